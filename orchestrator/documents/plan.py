@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DesiredState and Plan: what a host should look like in its distribution's words, and the difference to what it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.documents.base import FORMAT_VERSION, Document
+from orchestrator.documents.decision import Layer, Refusal
+
+
+class DesiredFile(Document, frozen=True, kw_only=True):
+    """A file as it should be: whole text, or assignments of shell variables in a file that somebody else owns."""
+
+    path: str
+    text: str | None = None
+    assignments: list[tuple[str, str]] = []
+    mode: str = "0644"
+    package: str = ""  # package that brings the file when it is not there yet
+    why: str = ""
+
+
+class DesiredState(Document, frozen=True, kw_only=True):
+    """What the family module makes of a decision. ``supported=False``: nothing may be planned, and why."""
+
+    supported: bool
+    why_not: str = ""
+    packages: list[str] = []
+    files: list[DesiredFile] = []
+    boot_ensure: list[str] = []  # arguments that the next boot must have, each exactly once
+    boot_remove: list[str] = []  # keys that the next boot must not have
+    capture_arguments: list[str] = []  # the whole list to append to the capture kernel's command line
+    service: str = ""
+    knobs: dict[str, str] = {}  # absolute path → value, now
+    notes: list[str] = []
+
+
+class Change(Document, frozen=True, kw_only=True):
+    """One step. ``step`` is what the host side runs; the rest is for people."""
+
+    kind: str  # package | file | boot | image | service | reload | knob
+    what: str
+    why: str
+    diff: str = ""
+    step: dict[str, Any] = {}
+
+
+class StateRow(Document, frozen=True, kw_only=True):
+    """One setting in the four places where it can differ."""
+
+    what: str
+    wanted: str
+    next_boot: str
+    running: str
+    loaded: str
+
+
+class HostPlan(Document, frozen=True, kw_only=True):
+    """The plan for one host. ``status``: none | changes | refused | unsupported | audit."""
+
+    host: str
+    fingerprint: str
+    status: str
+    platform: str  # one line: "aarch64 hyperv guest (azure)"
+    rule: str
+    strategy: str
+    layers: list[Layer] = []
+    action: str = "none"  # the smallest that suffices: none | knob | reload | rebuild | reboot
+    changes: list[Change] = []
+    expect: list[dict[str, Any]] = []
+    reboot: bool = False
+    reboot_why: str = ""
+    rows: list[StateRow] = []
+    refusals: list[Refusal] = []
+    notes: list[str] = []
+
+
+class Plan(Document, frozen=True, kw_only=True):
+    """A whole plan file. ``hash`` covers everything else in it, so that a plan changed by hand is refused."""
+
+    format_version: str = FORMAT_VERSION
+    kind: str = "Plan"
+    tool: str = ""
+    policy: str = ""
+    policy_hash: str = ""
+    changes: int = 0  # number of steps in all, so that a plan that changes nothing says so in its header
+    hosts: list[HostPlan] = []
+    hash: str = ""

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outcome and Verdict: what was done on a host, and what the host shows afterwards, check by check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.documents.base import FORMAT_VERSION, Document
+
+
+class Outcome(Document, frozen=True, kw_only=True):
+    """What the host side answered to a transaction."""
+
+    host: str
+    state: str  # committed | undone | undo-incomplete | refused | check | nothing | stale | unreachable | failed
+    changed: bool = False
+    transaction: str = ""
+    steps: list[dict[str, Any]] = []
+    recovered: list[str] = []
+    error: dict[str, str] | None = None
+    rebooted: bool = False
+
+
+class Check(Document, frozen=True, kw_only=True):
+    """One check: pass | fail | warn | skip | unknown, with what was seen."""
+
+    id: str
+    title: str
+    verdict: str
+    evidence: str
+    fix: str = ""
+
+
+class Verdict(Document, frozen=True, kw_only=True):
+    """All checks of one host; ``status``: pass | fail | refused | unsupported."""
+
+    format_version: str = FORMAT_VERSION
+    host: str = ""
+    status: str = ""
+    platform: str = ""
+    strategy: str = ""
+    checks: list[Check] = []

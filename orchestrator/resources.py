@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the data trees are: beside the package in a checkout, inside it (``_data``) when installed."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from orchestrator.errors import KnowledgeError
+
+
+@cache
+def data_root() -> Path:
+    """Directory that holds ``policies/``, ``playbooks/`` and ``schemas/``."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "_data", package.parent):
+        if (candidate / "policies").is_dir() and (candidate / "playbooks").is_dir():
+            return candidate
+    raise KnowledgeError("the data files of kdump-orchestrator are missing", where=str(package), fix="install it again")
+
+
+def data_path(relative: str) -> Path:
+    """Absolute path of a shipped file, e.g. ``policies/default.yaml``."""
+    return data_root() / relative
+
+
+def read_text(relative: str) -> str:
+    """Text of a shipped file."""
+    return data_path(relative).read_text(encoding="utf-8")
