@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The knowledge data, loaded once: platform rows, guards, features, capture sets, reservations, sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from orchestrator.documents.base import digest
+from orchestrator.documents.decision import Source
+from orchestrator.errors import InvalidInput, KnowledgeError
+from orchestrator.policy.context import TEST_KINDS, Features
+from orchestrator.policy.match import Matcher, compile_match
+from orchestrator.resources import read_text
+from orchestrator.yamlmarks import load as load_yaml
+
+_FILES = ("sources", "features", "strategies", "capture", "reservations", "families")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row or guard: its compiled match and its data."""
+
+    id: str
+    where: str
+    match: Matcher
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One reservation row."""
+
+    match: Matcher
+    value: str
+    sources: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Everything that is known about the world, read-only."""
+
+    sources: Mapping[str, Source]
+    features: Features
+    rows: tuple[Row, ...]
+    guards: tuple[Row, ...]
+    capture: Mapping[str, Any]
+    exclusive: tuple[frozenset[str], ...]
+    reservations: tuple[Table, ...]
+    families: Mapping[str, Any]
+    unsupported: frozenset[str]
+    hash: str
+
+    def cite(self, ids: list[str] | tuple[str, ...]) -> list[Source]:
+        """Sources by id."""
+        return [self.sources[i] for i in ids]
+
+
+def _compile(entries: list[dict[str, Any]], features: Features, name: str) -> tuple[Row, ...]:
+    return tuple(Row(e["id"], f"{name}#{e['id']}", compile_match(e["match"], features, name), e) for e in entries)
+
+
+def _check(k: Knowledge) -> None:
+    """Shipped data must hold together: every source, feature and set that is named exists."""
+    for row in (*k.rows, *k.guards):
+        for layer in row.data.get("layers", {}).values():
+            k.cite(layer.get("sources", []))
+            if "feature" in layer:
+                k.features[layer["feature"]]
+        k.cite(row.data.get("sources", []))
+        if "capture" in row.data:
+            k.capture[row.data["capture"]]
+        if "requires" in row.data:
+            k.features[row.data["requires"]["feature"]]
+        if "refuse" not in row.data and "layers" in row.data and len(row.data["layers"]) != 3:
+            raise KeyError(f"{row.id} does not state all three layers")
+    for tests in k.features.values():
+        for test in tests:
+            if len(test) != 1 or not set(test) <= TEST_KINDS:
+                raise KeyError(f"feature test {test}")
+
+
+@cache
+def knowledge() -> Knowledge:
+    """The shipped knowledge. Raises :class:`KnowledgeError` if it does not hold together."""
+    data: dict[str, Any] = {}
+    for name in _FILES:
+        data[name] = load_yaml(read_text(f"policies/knowledge/{name}.yaml"), f"policies/knowledge/{name}.yaml").data
+    try:
+        features = data["features"]["features"]
+        result = Knowledge(
+            sources={i: Source(id=i, title=s["title"]) for i, s in data["sources"]["sources"].items()},
+            features=features,
+            rows=_compile(data["strategies"]["rows"], features, "knowledge/strategies.yaml"),
+            guards=_compile(data["strategies"]["guards"], features, "knowledge/strategies.yaml"),
+            capture=data["capture"]["sets"],
+            exclusive=tuple(frozenset(g) for g in data["capture"]["exclusive"]),
+            reservations=tuple(
+                Table(
+                    compile_match(t["match"], features),
+                    t["value"],
+                    tuple(t["sources"]),
+                    f"knowledge/reservations.yaml#{i}",
+                )
+                for i, t in enumerate(data["reservations"]["tables"])
+            ),
+            families=data["families"]["families"],
+            unsupported=frozenset(data["families"]["unsupported"]),
+            hash=digest(data),
+        )
+        _check(result)
+    except (KeyError, TypeError, InvalidInput) as e:
+        raise KnowledgeError(
+            "the shipped knowledge data does not hold together", why=str(e), fix="install it again"
+        ) from e
+    return result

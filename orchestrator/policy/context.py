@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a match can ask about a host: one flat view of facts and platform.
+
+A value of ``None`` means that it cannot be told from the facts; matching then follows three-valued logic, and a rule
+applies only when its match is certainly true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrator.cmdline import last, truthy
+from orchestrator.documents.facts import Facts
+from orchestrator.documents.platform import Platform
+from orchestrator.versions import at_least
+
+#: One probe of a feature, as the knowledge data writes it: a mapping with exactly one of these keys.
+FeatureTest = Mapping[str, Any]
+Features = Mapping[str, list[FeatureTest]]
+
+
+def _word(value: str) -> str | None:
+    return None if value in ("", "unknown") else value
+
+
+def _symbol(f: Facts, name: str) -> bool | None:
+    return None if f.kernel.symbols is None else name in f.kernel.symbols
+
+
+def _config(f: Facts, name: str) -> bool | None:
+    if not f.kernel.config:
+        return None
+    return f.kernel.config.get(name, "n") in ("y", "m")
+
+
+def _module(f: Facts, name: str) -> bool | None:
+    return None if f.kernel.modules is None else name in f.kernel.modules
+
+
+def _sysctl(f: Facts, name: str) -> bool | None:
+    return None if not f.kernel.sysctls else name in f.kernel.sysctls
+
+
+def _since(f: Facts, version: str) -> bool | None:
+    return at_least(f.kernel.release, version) if f.kernel.release else None
+
+
+def _log(f: Facts, text: str) -> bool | None:
+    if not f.signals.kernel_log_source:
+        return None
+    return any(text in line for line in f.signals.kernel_log) or None  # an old log may have lost the line: never "no"
+
+
+def _param(f: Facts, pair: str) -> bool | None:
+    name, _, value = pair.partition("=")
+    have = f.kernel.module_params.get(name)
+    return None if have is None else have == value
+
+
+def _fadump(f: Facts, pair: str) -> bool | None:
+    name, _, value = pair.partition("=")
+    return f.kexec.fadump.get(name) == value
+
+
+def _kexec(f: Facts, _what: str) -> bool | None:
+    return f.kexec.supported
+
+
+def _node(f: Facts, name: str) -> bool | None:
+    return any(n == name for n in f.signals.device_tree.nodes) if f.signals.device_tree.present else None
+
+
+_TESTS: dict[str, Callable[[Facts, str], bool | None]] = {
+    "symbol": _symbol,
+    "config": _config,
+    "module": _module,
+    "sysctl": _sysctl,
+    "since": _since,
+    "log": _log,
+    "param": _param,
+    "fadump": _fadump,
+    "kexec": _kexec,
+    "node": _node,
+}
+
+TEST_KINDS = frozenset(_TESTS)
+
+
+def feature_value(tests: list[FeatureTest], facts: Facts) -> bool | None:
+    """The first probe that gives an answer decides; probes are listed from the surest to the weakest."""
+    for test in tests:
+        for kind, argument in test.items():
+            answer = _TESTS[kind](facts, argument)
+            if answer is not None:
+                return answer
+    return None
+
+
+def _boot_notifiers(f: Facts) -> bool | None:
+    return truthy(last(f.kernel.cmdline, "crash_kexec_post_notifiers"))
+
+
+_GETTERS: dict[str, Callable[[Facts, Platform], Any]] = {
+    "arch": lambda f, p: _word(p.arch),
+    "hypervisor": lambda f, p: p.hypervisor,  # "unknown" is a value that a rule may name
+    "role": lambda f, p: p.role,
+    "variant": lambda f, p: p.variant,
+    "product": lambda f, p: p.product,
+    "cloud": lambda f, p: p.cloud,
+    "confidential": lambda f, p: p.confidential,
+    "confidential_host": lambda f, p: p.confidential_host,
+    "paravisor": lambda f, p: p.paravisor,
+    "ambiguous": lambda f, p: p.ambiguous,
+    "family": lambda f, p: p.family,
+    "distribution": lambda f, p: _word(p.distribution),
+    "distribution_version": lambda f, p: _word(p.distribution_version),
+    "boot_stack": lambda f, p: p.boot_stack,
+    "kernel": lambda f, p: _word(f.kernel.release),
+    "memory": lambda f, p: f.memory.system_ram or f.memory.total,
+    "drivers": lambda f, p: None if f.kernel.modules is None else frozenset(f.kernel.modules),
+    "firmware": lambda f, p: None if f.kernel.efi is None else ("efi" if f.kernel.efi else "bios"),
+    "groups": lambda f, p: frozenset(f.inventory.groups),
+    "tags": lambda f, p: frozenset(f.inventory.tags),
+    "host": lambda f, p: f.host,
+}
+
+FIELDS = frozenset(_GETTERS)
+
+
+class Context:
+    """Values of one host, looked up when asked."""
+
+    __slots__ = ("_features", "facts", "platform")
+
+    def __init__(self, facts: Facts, platform: Platform, features: Features) -> None:
+        self.facts = facts
+        self.platform = platform
+        self._features = features
+
+    def value(self, field: str) -> Any:
+        """Value of a field of :data:`FIELDS`, or of ``feature:NAME`` (true, false or ``None``)."""
+        if field.startswith("feature:"):
+            return feature_value(self._features[field[8:]], self.facts)
+        return _GETTERS[field](self.facts, self.platform)
+
+
+class Cell:
+    """A point of the space of platforms, for reasoning without a host: fields that are not set are ``None``."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+
+    def value(self, field: str) -> Any:
+        """The value that this point fixes, or ``None`` where any value is possible."""
+        return self.values.get(field)
+
+
+View = Context | Cell
