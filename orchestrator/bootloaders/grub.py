@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GRUB with a generated grub.cfg (grub-mkconfig): what boots next, and the snippet that sets our arguments.
+
+The next boot is read from the generated file, not from ``/etc/default/grub``: an edit that nobody regenerated from
+does not boot.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from orchestrator.bootloaders.base import NextBoot
+from orchestrator.cmdline import check_safe, split
+from orchestrator.documents.facts import Facts, GrubConfig
+
+STEP = "grub-regenerate"
+CONFIG = "/boot/grub/grub.cfg"
+
+_ENTRY = re.compile(r"(menuentry|submenu)\s+(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
+_ID = re.compile(r"(?:\$menuentry_id_option|--id[= ])\s*'?([^\s'{]+)'?")
+_DEFAULT = re.compile(r"set default=\"?([^\"]*)\"?")
+
+
+@dataclass
+class _Entry:
+    title: str
+    id: str
+    submenu: bool = False
+    linux: str = ""
+    children: list[_Entry] = field(default_factory=list)
+
+
+def _parse(config: GrubConfig) -> tuple[list[_Entry], str]:
+    """The menu as a tree, and the value that ``default`` gets when nothing was set for one boot only."""
+    root = _Entry("", "", submenu=True)
+    stack: list[_Entry | None] = [root]  # None stands for any other block
+    default = "0"
+    for line in config.lines:
+        text = line.strip()
+        if m := _ENTRY.match(text):
+            ident = _ID.search(text)
+            entry = _Entry(m[2] or m[3] or m[4] or "", ident[1] if ident else "", m[1] == "submenu")
+            parent = next(e for e in reversed(stack) if e is not None)
+            parent.children.append(entry)
+            stack.append(entry)
+        elif text == "}":
+            if len(stack) > 1:
+                stack.pop()
+        elif text.startswith(("linux ", "linux\t", "linux16", "linuxefi")):
+            current = stack[-1]
+            if current is not None and not current.linux:
+                current.linux = text
+        elif (m := _DEFAULT.match(text)) and "next_entry" not in m[1]:
+            default = m[1]
+    return root.children, default
+
+
+def _find(entries: list[_Entry], choice: str) -> _Entry | None:
+    """GRUB's rule: a number, an id or a title; ``>`` goes into a submenu."""
+    head, _, rest = choice.partition(">")
+    found: _Entry | None = None
+    if head.isdigit():
+        found = entries[int(head)] if int(head) < len(entries) else None
+    else:
+        found = next((e for e in entries if head and head in (e.id, e.title)), None)
+    if found is not None and rest:
+        return _find(found.children, rest)
+    if found is not None and found.submenu:
+        return _find(found.children, "0")
+    return found
+
+
+def next_boot(facts: Facts) -> NextBoot:
+    """The entry that boots next: a one-shot choice first, then the saved or fixed default."""
+    config = facts.boot.grub
+    if not config.path:
+        return NextBoot(False, "no grub.cfg was found")
+    entries, default = _parse(config)
+    choice = config.env.get("next_entry") or default
+    if "saved_entry" in choice:
+        choice = config.env.get("saved_entry") or "0"
+    entry = _find(entries, choice)
+    if entry is None and entries:  # GRUB falls back to the first entry when the default does not exist
+        entry = _find(entries, "0")
+    words = split(entry.linux) if entry is not None else []
+    if len(words) < 2:
+        # A hand-made grub.cfg may boot without any menu.
+        plain = [line for line in config.lines if line.startswith(("linux ", "linux\t"))]
+        if entries or len(plain) != 1:
+            return NextBoot(
+                False, f"the default entry {choice!r} of {config.path} has no kernel line that could be read"
+            )
+        words = split(plain[0])
+    kernel = words[1]
+    name = kernel.rsplit("/", 1)[-1]
+    release = name.split("-", 1)[1] if name.startswith(("vmlinuz-", "vmlinux-")) else ""
+    return NextBoot(True, "", entry.title if entry else "", kernel, release, words[2:])
+
+
+def snippet(ensure: list[str], owned: list[str]) -> str:
+    """Shell text for ``/etc/default/grub.d``: takes every owned key off both command lines, then adds ours once.
+
+    grub-mkconfig sources the files of that directory in order, so ours must sort last; taking the keys off first is
+    what leaves exactly one ``crashkernel=`` whatever packages and admins wrote before.
+    """
+    keys = "|".join(re.escape(check_safe(k)) for k in sorted(owned))
+    arguments = " ".join(check_safe(a) for a in ensure)
+    return f"""\
+# Managed by kdump-orchestrator: what is written here is replaced. It sorts last on purpose: the keys below are taken
+# off the command lines that were built so far, then set once.
+kdo_strip() {{
+	printf '%s\\n' " $1 " | sed -E -e ':a' -e 's/[[:space:]]({keys})(=[^[:space:]]*)?[[:space:]]/ /' -e 'ta' -e 's/^[[:space:]]+//' -e 's/[[:space:]]+$//'
+}}
+GRUB_CMDLINE_LINUX="$(kdo_strip "$GRUB_CMDLINE_LINUX")"
+GRUB_CMDLINE_LINUX_DEFAULT="$(kdo_strip "$GRUB_CMDLINE_LINUX_DEFAULT")"
+GRUB_CMDLINE_LINUX_DEFAULT="${{GRUB_CMDLINE_LINUX_DEFAULT:+$GRUB_CMDLINE_LINUX_DEFAULT }}{arguments}"
+unset -f kdo_strip
+"""

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every distribution family answers: the words for a decision, and the present state in the same words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from orchestrator.bootloaders.base import NextBoot
+from orchestrator.documents.decision import Decision
+from orchestrator.documents.facts import Facts
+from orchestrator.documents.plan import DesiredState
+from orchestrator.documents.platform import Platform
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The capture side of a host as it is now."""
+
+    loaded_arguments: list[str] | None = None  # command line that the loaded capture kernel got; None = not known
+    configured_arguments: list[str] = field(default_factory=list)  # what the next load would append
+    target: str = ""  # where the next dump would go
+    image: str = ""  # path of the capture image for the next boot's kernel
+    image_present: bool = False
+    image_stale: str = ""  # why it should be built again ("" = fresh, or not known)
+    release: str = ""  # kernel that the image is for
+
+
+class Family(Protocol):
+    """One module of this package."""
+
+    def capture(self, facts: Facts, platform: Platform, boot: NextBoot) -> Capture:
+        """The present state."""
+
+    def desired(self, decision: Decision, facts: Facts, platform: Platform, boot: NextBoot) -> DesiredState:
+        """The wanted state."""

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian and Ubuntu: kdump-tools with GRUB. The facts that it works with are in policies/knowledge/families.yaml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from orchestrator import hostside
+from orchestrator.bootloaders import grub
+from orchestrator.bootloaders.base import NextBoot
+from orchestrator.cmdline import check_safe, ensure, split, without
+from orchestrator.distros.base import Capture
+from orchestrator.documents.decision import Decision
+from orchestrator.documents.facts import Facts, FileFact
+from orchestrator.documents.plan import DesiredFile, DesiredState
+from orchestrator.documents.platform import Platform
+from orchestrator.versions import compare
+
+_COMMAND_LINE = re.compile(r'--command-line="((?:[^"\\]|\\.)*)"')
+_COMPRESSION = {"zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z"}
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,120}\Z")
+
+
+@lru_cache(maxsize=4096)
+def _settings(text: str) -> Mapping[str, str | None]:
+    """Variables of /etc/default/kdump-tools; ``None`` = set, but only a shell could tell to what."""
+    try:
+        return {k: v for k, (v, _line) in hostside.read_assignments(text).items()}
+    except hostside.edit_error():
+        return {}
+
+
+def _text(file: FileFact | None) -> str:
+    return file.text or "" if file is not None else ""
+
+
+class Debian:
+    """The family module."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self.data = data
+
+    def _config(self, facts: Facts) -> Mapping[str, str | None]:
+        return _settings(_text(facts.files.get(self.data["config"])))
+
+    def _default_append(self, arch: str) -> list[str]:
+        table = self.data["capture_default"]
+        return list(table.get(arch, table["*"]))
+
+    def capture(self, facts: Facts, platform: Platform, boot: NextBoot) -> Capture:
+        """The present state: configuration, image, and what is loaded."""
+        config = self._config(facts)
+        append = config.get("KDUMP_CMDLINE_APPEND")
+        configured = split(append) if append else self._default_append(platform.arch)
+        target = config.get("KDUMP_COREDIR") or self.data["target"]
+        loaded: list[str] | None = None
+        recorded = _text(facts.files.get(f"{target.rstrip('/')}/kexec_cmd"))
+        if facts.kexec.crash_loaded and (m := _COMMAND_LINE.search(recorded)):
+            loaded = split(m[1].replace('\\"', '"'))
+        release = boot.release or facts.kernel.release
+        image = f"{self.data['image']}-{release}"
+        present, stale = self._image(facts, release, image)
+        return Capture(loaded, configured, target, image, present, stale, release)
+
+    def _image(self, facts: Facts, release: str, image: str) -> tuple[bool, str]:
+        file = facts.files.get(image)
+        if file is None or file.error:
+            return False, ""
+        for path in (
+            f"/lib/modules/{release}/modules.dep",
+            "/etc/initramfs-tools/modules",
+            "/etc/initramfs-tools/initramfs.conf",
+        ):
+            source = facts.files.get(path)
+            if source is not None and source.mtime > file.mtime:
+                return True, f"{path} is newer than the capture image"
+        stamp = facts.files.get(self.data["sysctl_stamp"] + release)
+        sysctl = facts.files.get(self.data["sysctl_source"])
+        if sysctl is not None and sysctl.sha256 and (stamp is None or stamp.sha256 != sysctl.sha256):
+            return True, f"kdump-config builds it anew at the next load: {self.data['sysctl_source']} has changed since"
+        return True, ""
+
+    def _unsupported(self, facts: Facts, platform: Platform) -> str:
+        release = self.data["releases"].get(platform.distribution)
+        if release is None:
+            return f"distribution {platform.distribution or 'unknown'} is not supported yet (Debian and Ubuntu are)"
+        if platform.distribution_version and compare(platform.distribution_version, release["min"]) < 0:
+            return f"{platform.distribution} {platform.distribution_version} is older than {release['min']}"
+        if platform.boot_stack != "grub":
+            return f"the boot stack {platform.boot_stack} is not supported yet on this family (GRUB is)"
+        if facts.distribution.read_only_root:
+            return "the root filesystem is read-only"
+        return ""
+
+    def desired(self, decision: Decision, facts: Facts, platform: Platform, boot: NextBoot) -> DesiredState:
+        """The wanted state in Debian's words."""
+        if why := self._unsupported(facts, platform):
+            return DesiredState(supported=False, why_not=why)
+        s, d = decision.settings, self.data
+        config = self._config(facts)
+        if any(v is None for k, v in config.items() if k.startswith("KDUMP_CMDLINE")):
+            why = f"{d['config']} computes the capture command line in shell: it cannot be changed safely"
+            return DesiredState(supported=False, why_not=why)
+        append = config.get("KDUMP_CMDLINE_APPEND")
+        base = split(append) if append else self._default_append(platform.arch)
+        capture = ensure(without(base, s.capture_remove), [*s.capture_ensure, *d["capture_required"]])
+        for argument in capture:
+            check_safe(argument, where=d["config"])
+        assignments = [("USE_KDUMP", "1"), ("KDUMP_CMDLINE_APPEND", " ".join(capture))]
+        if s.target_path and (config.get("KDUMP_COREDIR") or d["target"]) != s.target_path:
+            assignments.append(("KDUMP_COREDIR", s.target_path))
+        if s.dump_level is not None or s.dump_compression:
+            flag = _COMPRESSION[s.dump_compression or "zlib"]
+            assignments.append(("MAKEDUMP_ARGS", f"{flag} -d {31 if s.dump_level is None else s.dump_level}"))
+        wanted = [(k, v) for k, v in assignments if config.get(k) != v]
+        missing = d["package"] not in (facts.packages or {})
+        boot_ensure = [f"crashkernel={s.reservation.argument}", *s.boot_ensure]
+        owned = ["crashkernel", "crash_kexec_post_notifiers"]
+        files = [
+            DesiredFile(
+                path=d["config"],
+                assignments=wanted,
+                package=d["package"] if missing else "",
+                why="the capture kernel gets the arguments of the strategy",
+            ),
+            DesiredFile(
+                path=d["grub_snippet"],
+                text=grub.snippet(boot_ensure, owned),
+                why="exactly one crashkernel= remains on the next boot's command line",
+            ),
+        ]
+        knobs = {}
+        if s.post_notifiers is not None:
+            knobs["/sys/module/kernel/parameters/crash_kexec_post_notifiers"] = "Y" if s.post_notifiers else "N"
+        if s.sysctls:
+            lines = "".join(f"{name} = {value}\n" for name, value in s.sysctls.items())
+            text = "# Managed by kdump-orchestrator: what is written here is replaced.\n" + lines
+            files.append(
+                DesiredFile(path=d["sysctl_snippet"], text=text, why="what makes the kernel panic, and so dump")
+            )
+            knobs |= {"/proc/sys/" + name.replace(".", "/", 1): value for name, value in s.sysctls.items()}
+        return DesiredState(
+            supported=True,
+            packages=[d["package"]] if missing else [],
+            files=files,
+            boot_ensure=boot_ensure,
+            boot_remove=[] if s.boot_ensure else list(s.boot_remove),
+            capture_arguments=capture,
+            service=d["service"],
+            knobs=knobs,
+        )
+
+
+def valid_release(release: str) -> bool:
+    """Whether a kernel release may be handed to the host side as an argument."""
+    return bool(_RELEASE.match(release))
