@@ -16,7 +16,7 @@ from orchestrator.documents.base import digest
 from orchestrator.errors import InvalidInput, PolicyError, Problem
 from orchestrator.knowledge.load import Knowledge
 from orchestrator.policy.match import Matcher, compile_match
-from orchestrator.resources import data_path, read_text
+from orchestrator.resources import data_path, data_root, read_text
 from orchestrator.yamlmarks import Marked
 from orchestrator.yamlmarks import Path as YamlPath
 from orchestrator.yamlmarks import load as load_yaml
@@ -139,15 +139,14 @@ def _describe(error: Any, marked: Marked) -> list[Problem]:
             )
         ]
     if validator == "type":
-        return [
-            Problem(
-                f"{here}: {_short(value)} is not {_kind(error.validator_value)}",
-                where,
-                "wrong type",
-                "see docs/policy-reference.md",
-                "P006",
-            )
-        ]
+        number = error.validator_value == "string" and isinstance(value, int | float)
+        fix = (
+            f'put it in quotes: "{value}" (6.10 without quotes is the number 6.1)'
+            if number
+            else "see docs/policy-reference.md"
+        )
+        what = f"{here}: {_short(value)} is not {_kind(error.validator_value)}"
+        return [Problem(what, where, "wrong type", fix, "P006")]
     if validator == "propertyNames" or error.parent is not None:
         return [
             Problem(
@@ -304,4 +303,6 @@ def load(path: str | Path, knowledge: Knowledge) -> Policy:
         raise PolicyError(
             "the policy is not UTF-8 text", where=f"{path}: byte {e.start}", fix="save it as UTF-8"
         ) from None
-    return parse(text, str(path), knowledge)
+    # A shipped policy is named as in the checkout, wherever it is installed: the same plan reads the same everywhere.
+    inside = file.resolve().is_relative_to(data_root())
+    return parse(text, str(file.resolve().relative_to(data_root())) if inside else str(path), knowledge)

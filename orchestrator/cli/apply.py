@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kdo apply``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.common import (
+    Hosts,
+    Ticker,
+    exit_code,
+    format_option,
+    gather,
+    host_options,
+    open_pipeline,
+    policy_option,
+    problem_data,
+    report_problems,
+    write_json,
+)
+from orchestrator.errors import InvalidInput, StalePlan
+
+if TYPE_CHECKING:
+    from orchestrator.documents.plan import Plan
+
+
+@click.command()
+@click.argument("plan_file", required=False, metavar="[PLAN]", type=click.Path(dir_okay=False))
+@host_options(facts=False)
+@policy_option
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--check", is_flag=True, help="Go through all preconditions on the hosts, but change nothing.")
+@click.option("--reboot", is_flag=True, help="Reboot the hosts whose plan needs it, wait for them, and validate.")
+@format_option("table", "json")
+def command(
+    plan_file: str | None, hosts: Hosts, policy_file: str | None, yes: bool, check: bool, reboot: bool, output: str
+) -> int:
+    """Do exactly what PLAN says, as one transaction per host. Without PLAN: plan first, show it, and ask.
+
+    A host that has moved on since the plan was made is refused (exit code 6); the others go on.
+    """
+    from orchestrator.documents.base import FORMAT_VERSION
+    from orchestrator.fleet.session import apply_plan
+    from orchestrator.planning.files import read_plan
+    from orchestrator.planning.plan import seal
+    from orchestrator.reports.plans import outcomes, planned, total, verdicts
+    from orchestrator.reports.text import line
+
+    saved = read_plan(Path(plan_file)) if plan_file else None
+    pipeline = open_pipeline(policy_file)
+    whom = hosts.whom()
+    if saved is not None:
+        _same_policy(saved, pipeline.policy.hash, policy_file)
+    found = gather(hosts, pipeline.targets())
+    plan = saved or seal(pipeline.policy, [pipeline.plan(f) for f in found.facts])
+    if saved is None and output == "table":
+        planned(plan)
+    work = [h for h in plan.hosts if h.status == "changes" and h.changes]
+    if work and not yes and not check:
+        click.echo(total(plan), err=True)
+        click.confirm(f"Apply {plan.changes} changes to {len(work)} hosts?", abort=True, err=True)
+    ticker = Ticker("applying")
+    result = apply_plan(pipeline, whom, plan, found, check=check, reboot=reboot, progress=ticker)
+    ticker.close()
+    if output == "json":
+        write_json(
+            {
+                "format_version": FORMAT_VERSION,
+                "plan": plan.hash,
+                "hosts": result.outcomes,
+                "validation": result.verdicts,
+                "pending_reboot": result.pending_reboot,
+                "problems": problem_data(found.problems),
+            }
+        )
+    else:
+        outcomes(result.outcomes)
+        verdicts(result.verdicts)
+        for host in result.pending_reboot:
+            line(f"{host}: a reboot is needed before this is in force (--reboot does it)", "yellow")
+        if not work:
+            line("nothing to change", "green")
+    report_problems(found.problems)
+    stale = [o.host for o in result.outcomes if o.state == "stale"]
+    if stale:
+        for host in stale:
+            problem = StalePlan(
+                "the plan is stale",
+                where=host,
+                why="the host has changed since the plan was made",
+                fix="kdo plan again",
+            ).problems[0]
+            for text in problem.lines():
+                click.echo(text, err=True)
+    failed = any(o.state in ("failed", "undone", "undo-incomplete", "refused") for o in result.outcomes)
+    unreachable = any(o.state == "unreachable" for o in result.outcomes)
+    bad = any(v.status == "fail" for v in result.verdicts) or any(h.status in ("refused", "audit") for h in plan.hosts)
+    pending = bool(result.pending_reboot) or bad or (check and bool(work))
+    code = exit_code(found.problems, pending=pending, failed=failed, stale=bool(stale))
+    return 4 if unreachable and code in (0, 2) else code
+
+
+def _same_policy(plan: Plan, current: str, policy_file: str | None) -> None:
+    """A plan belongs to the policy and knowledge that it was made with."""
+    if plan.policy_hash != current:
+        raise InvalidInput(
+            "the plan was made with another policy or another version of the knowledge",
+            where=policy_file or "the shipped policy",
+            why=f"plan: {plan.policy} {plan.policy_hash[:12]}, now: {current[:12]}",
+            fix="give the same policy with -p, or plan again",
+        )

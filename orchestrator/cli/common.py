@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several verbs share, and how they become hosts, facts and a pipeline."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.errors import Exit, InvalidInput
+
+if TYPE_CHECKING:
+    from orchestrator.fleet.collect import Collected, HostProblem
+    from orchestrator.fleet.runner import Progress, Whom
+    from orchestrator.planning.pipeline import Pipeline
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Whom a verb is about: this machine, an inventory, or recorded facts."""
+
+    inventory: tuple[str, ...]
+    limit: str
+    facts: tuple[str, ...]
+    forks: int
+    become: bool
+
+    def whom(self) -> Whom:
+        """For the Ansible side."""
+        from orchestrator.fleet.runner import Whom
+
+        if self.facts:
+            raise InvalidInput(
+                "recorded facts cannot be changed",
+                why="this verb touches hosts",
+                fix="use -i INVENTORY, or nothing for this machine",
+            )
+        if self.limit and not self.inventory:
+            raise InvalidInput("--limit needs an inventory", fix="add -i INVENTORY")
+        return Whom(self.inventory, self.limit, self.forks, self.become)
+
+
+def host_options(*, facts: bool = True) -> Decorator:
+    """-i, --limit, --forks, --become and (where nothing is changed) --facts; the verb gets one ``hosts`` argument."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(
+            *args: Any,
+            inventory: tuple[str, ...],
+            limit: str,
+            forks: int,
+            become: bool,
+            facts_files: tuple[str, ...] = (),
+            **kwargs: Any,
+        ) -> Any:
+            if facts_files and inventory:
+                raise InvalidInput(
+                    "--facts and -i exclude each other",
+                    why="recorded facts are taken as they are, no host is asked",
+                    fix="give one of them",
+                )
+            return function(*args, hosts=Hosts(inventory, limit, facts_files, forks, become), **kwargs)
+
+        options = [
+            click.option(
+                "-i",
+                "--inventory",
+                multiple=True,
+                metavar="INVENTORY",
+                help="Ansible inventory: file, directory, script, or `host,`. Default: this machine.",
+            ),
+            click.option(
+                "-l",
+                "--limit",
+                default="",
+                metavar="PATTERN",
+                help="Only these hosts of the inventory (Ansible pattern).",
+            ),
+            click.option(
+                "--forks",
+                default=20,
+                show_default=True,
+                type=click.IntRange(1, 500),
+                help="Hosts asked at the same time.",
+            ),
+            click.option("-b", "--become", is_flag=True, help="Get root's rights on the hosts (as in Ansible)."),
+        ]
+        if facts:
+            options.append(
+                click.option(
+                    "--facts",
+                    "facts_files",
+                    multiple=True,
+                    metavar="PATH",
+                    help="Recorded facts (JSON, JSON lines, - for stdin): no host is asked.",
+                )
+            )
+        for option in reversed(options):
+            run = option(run)
+        return run
+
+    return decorate
+
+
+def format_option(*choices: str) -> Decorator:
+    """--format; stdout carries the result in this form and nothing else."""
+    return click.option(
+        "--format",
+        "output",
+        type=click.Choice(choices or ("table", "json", "jsonl")),
+        default="table",
+        show_default=True,
+        help="Form of the result on stdout.",
+    )
+
+
+policy_option: Decorator = click.option(
+    "-p", "--policy", "policy_file", metavar="FILE", default=None, help="Policy. Default: the shipped one."
+)
+
+
+def open_pipeline(policy_file: str | None) -> Pipeline:
+    """Load and lint the policy; anything wrong with it ends here, before any host is touched."""
+    from orchestrator.knowledge.load import knowledge
+    from orchestrator.planning.pipeline import Pipeline
+    from orchestrator.policy.lint import require_sound
+    from orchestrator.policy.load import default_path, load
+
+    known = knowledge()
+    policy = load(policy_file or default_path(), known)
+    require_sound(policy, known)
+    return Pipeline(policy, known)
+
+
+class Ticker:
+    """Progress on stderr: a counter that renews itself on a terminal, and on anything else only the failing hosts."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.done = 0
+        self.bad = 0
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, host: str, status: str) -> None:
+        from orchestrator.reports.text import clean
+
+        self.done += 1
+        if status != "ok":
+            self.bad += 1
+            print(f"{chr(13) if self.live else ''}{clean(host)}: {status}", file=sys.stderr)
+        if self.live:
+            print(f"\r{self.what}: {self.done} hosts, {self.bad} with problems", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """End the live line."""
+        if self.live and self.done:
+            print(file=sys.stderr)
+
+
+def gather(hosts: Hosts, targets: Sequence[str]) -> Collected:
+    """Facts of the hosts in question."""
+    from orchestrator.fleet.collect import from_files, from_hosts
+
+    if hosts.facts:
+        return from_files(hosts.facts)
+    ticker = Ticker("detecting")
+    progress: Progress = ticker
+    try:
+        return from_hosts(hosts.whom(), targets, progress=progress)
+    finally:
+        ticker.close()
+
+
+def report_problems(problems: Sequence[HostProblem]) -> None:
+    """Hosts that could not be asked, on stderr: what, where, why, what to do."""
+    from orchestrator.errors import Problem
+    from orchestrator.reports.text import clean
+
+    for p in problems:
+        for line in Problem(p.what, p.host, p.why, p.fix).lines():
+            print(clean(line), file=sys.stderr)
+
+
+def exit_code(
+    problems: Sequence[HostProblem], *, pending: bool = False, failed: bool = False, stale: bool = False
+) -> int:
+    """The worst wins: stale (6), failed (3), unreachable (4), pending (2), fine (0)."""
+    if stale:
+        return Exit.STALE
+    if failed or any(p.status == "failed" for p in problems):
+        return Exit.FAILED
+    if any(p.status == "unreachable" for p in problems):
+        return Exit.UNREACHABLE
+    return Exit.PENDING if pending else Exit.OK
+
+
+def problem_data(problems: Sequence[HostProblem]) -> list[dict[str, str]]:
+    """The same for JSON output."""
+    return [{"host": p.host, "status": p.status, "what": p.what, "why": p.why, "fix": p.fix} for p in problems]
+
+
+def write_json(data: Any) -> None:
+    """One indented JSON document on stdout."""
+    from orchestrator.documents.base import pretty
+
+    sys.stdout.buffer.write(pretty(data))
+    sys.stdout.flush()
+
+
+def write_line(data: Any) -> None:
+    """One JSON line on stdout."""
+    from orchestrator.documents.base import encode
+
+    sys.stdout.buffer.write(encode(data) + b"\n")
+    sys.stdout.flush()

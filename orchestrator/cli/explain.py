@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kdo explain``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from orchestrator.cli.common import (
+    Hosts,
+    exit_code,
+    format_option,
+    gather,
+    host_options,
+    open_pipeline,
+    policy_option,
+    problem_data,
+    report_problems,
+    write_json,
+)
+from orchestrator.errors import InvalidInput
+
+
+@click.command()
+@click.argument("host", required=False)
+@host_options()
+@policy_option
+@format_option("table", "json")
+def command(host: str | None, hosts: Hosts, policy_file: str | None, output: str) -> int:
+    """Show every rule and every clause behind the decision for HOST (default: this machine, or the only one there is)."""
+    from orchestrator.documents.base import FORMAT_VERSION
+    from orchestrator.planning.plan import summary
+    from orchestrator.reports.hosts import explained
+
+    pipeline = open_pipeline(policy_file)
+    if host and hosts.inventory:
+        hosts = replace(hosts, limit=f"{hosts.limit}:&{host}" if hosts.limit else host)
+    found = gather(hosts, pipeline.targets())
+    chosen = [f for f in found.facts if host in (None, f.host)]
+    if not chosen and not found.problems:
+        known = ", ".join(f.host for f in found.facts[:10])
+        raise InvalidInput(
+            f"there is no host {host!r}", why="it is neither in the inventory nor in the facts", fix=f"known: {known}"
+        )
+    if len(chosen) > 1:
+        raise InvalidInput(
+            "more than one host",
+            why=f"{len(chosen)} hosts were found, explain is about one",
+            fix="name it: kdo explain HOST",
+        )
+    for facts in chosen:
+        judged = pipeline.judge(facts)
+        if output == "json":
+            write_json(
+                {
+                    "format_version": FORMAT_VERSION,
+                    "host": facts.host,
+                    "platform": judged.platform,
+                    "decision": judged.decision,
+                    "problems": problem_data(found.problems),
+                }
+            )
+        else:
+            explained(facts, judged.platform, judged.decision, summary(judged.platform))
+    report_problems(found.problems)
+    return exit_code(found.problems)

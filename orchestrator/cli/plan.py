@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kdo plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.common import (
+    Hosts,
+    exit_code,
+    format_option,
+    gather,
+    host_options,
+    open_pipeline,
+    policy_option,
+    problem_data,
+    report_problems,
+    write_json,
+    write_line,
+)
+
+
+@click.command()
+@host_options()
+@policy_option
+@click.option(
+    "-o",
+    "--output",
+    "save",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Save the plan: it can be reviewed, and applied later.",
+)
+@format_option("table", "json", "jsonl")
+def command(hosts: Hosts, policy_file: str | None, save: str | None, output: str) -> int:
+    """Dry run: what would change on each host, and why. Writes nothing on any host."""
+    from orchestrator.documents.base import FORMAT_VERSION, to_builtins
+    from orchestrator.planning.files import write_plan
+    from orchestrator.planning.plan import seal
+    from orchestrator.reports.plans import planned
+
+    pipeline = open_pipeline(policy_file)
+    found = gather(hosts, pipeline.targets())
+    plan = seal(pipeline.policy, [pipeline.plan(f) for f in found.facts])
+    if save is not None:
+        write_plan(Path(save), plan)
+    if output == "json":
+        write_json({**to_builtins(plan), "problems": problem_data(found.problems)})
+    elif output == "jsonl":
+        for host in plan.hosts:
+            write_line({"format_version": FORMAT_VERSION, **to_builtins(host)})
+    else:
+        planned(plan)
+    report_problems(found.problems)
+    pending = any(h.status in ("changes", "refused", "audit") for h in plan.hosts)
+    return exit_code(found.problems, pending=pending)

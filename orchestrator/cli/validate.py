@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kdo validate``."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli.common import (
+    Hosts,
+    exit_code,
+    format_option,
+    gather,
+    host_options,
+    open_pipeline,
+    policy_option,
+    problem_data,
+    report_problems,
+    write_json,
+    write_line,
+)
+
+
+@click.command()
+@host_options()
+@policy_option
+@format_option("table", "json", "jsonl")
+def command(hosts: Hosts, policy_file: str | None, output: str) -> int:
+    """Check, with evidence, that kdump is armed as decided. Read-only."""
+    from orchestrator.checks.run import verdict
+    from orchestrator.documents.base import FORMAT_VERSION
+    from orchestrator.reports.plans import verdicts
+
+    pipeline = open_pipeline(policy_file)
+    found = gather(hosts, pipeline.targets())
+    results = []
+    for facts in found.facts:
+        judged = pipeline.judge(facts)
+        results.append(verdict(pipeline.planner, facts, judged.platform, judged.decision))
+    if output == "json":
+        write_json({"format_version": FORMAT_VERSION, "hosts": results, "problems": problem_data(found.problems)})
+    elif output == "jsonl":
+        for result in results:
+            write_line(result)
+    else:
+        verdicts(results)
+    report_problems(found.problems)
+    return exit_code(found.problems, pending=any(v.status != "pass" for v in results))

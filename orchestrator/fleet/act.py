@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that changes a host: transactions, rollbacks, reboots. Always through Ansible, never by another way."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from orchestrator.documents.base import FORMAT_VERSION
+from orchestrator.documents.plan import HostPlan
+from orchestrator.documents.verdict import Outcome
+from orchestrator.fleet.runner import Answer, Progress, Whom, run_playbook
+
+
+def change_document(plan: HostPlan, plan_hash: str) -> bytes:
+    """What the host side gets: the plan's own steps and expectations, nothing else."""
+    change = {
+        "format_version": FORMAT_VERSION,
+        "id": plan_hash,
+        "title": f"{plan.strategy} for {plan.host}",
+        "steps": [c.step for c in plan.changes],
+        "expect": plan.expect,
+    }
+    return base64.b64encode(msgspec.json.encode(change))
+
+
+def _outcome(host: str, answer: Answer) -> Outcome:
+    if answer.status == "unreachable":
+        return Outcome(
+            host=host,
+            state="unreachable",
+            error={"what": "the host cannot be reached", "why": answer.message, "fix": ""},
+        )
+    result: Any = answer.result.get("kdo_result")
+    if not isinstance(result, dict):
+        why = answer.message or "the host did not say what it did"
+        return Outcome(
+            host=host,
+            state="failed",
+            error={"what": "the transaction gave no result", "why": why, "fix": "kdo validate"},
+        )
+    error = result.get("error")
+    return Outcome(
+        host=host,
+        state=str(result.get("state", "failed")),
+        changed=bool(result.get("changed")),
+        transaction=str(result.get("transaction") or ""),
+        steps=[s for s in result.get("steps") or [] if isinstance(s, dict)],
+        recovered=[str(r) for r in result.get("recovered") or []],
+        error={k: str(v) for k, v in error.items()} if isinstance(error, dict) else None,
+    )
+
+
+def transact(
+    whom: Whom, plans: Iterable[HostPlan], plan_hash: str, *, check: bool = False, progress: Progress | None = None
+) -> list[Outcome]:
+    """Run each host's plan as one transaction; hosts are independent of each other."""
+    files = {p.host: change_document(p, plan_hash) for p in plans}
+    answers = run_playbook("apply.yml", whom, host_files=files, hosts=sorted(files), check=check, progress=progress)
+    silent = [
+        Outcome(host=h, state="failed", error={"what": "the host never answered", "why": "", "fix": ""})
+        for h in files
+        if h not in answers
+    ]
+    return sorted([_outcome(h, a) for h, a in answers.items()] + silent, key=lambda o: o.host)
+
+
+def rollback(
+    whom: Whom, hosts: list[str] | None, *, force: bool = False, progress: Progress | None = None
+) -> list[Outcome]:
+    """Undo the last committed transaction of each host."""
+    answers = run_playbook("rollback.yml", whom, variables={"kdo_force": force}, hosts=hosts, progress=progress)
+    return sorted((_outcome(h, a) for h, a in answers.items()), key=lambda o: o.host)
+
+
+def reboot(whom: Whom, hosts: list[str], *, progress: Progress | None = None) -> dict[str, str]:
+    """Reboot hosts and wait for them; host → "" or the reason why it did not come back."""
+    answers = run_playbook("reboot.yml", whom, hosts=hosts, progress=progress)
+    return {h: "" if a.status == "ok" else a.message or a.status for h, a in answers.items()}

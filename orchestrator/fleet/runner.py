@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place that speaks to ansible-runner: a typed request in, what each host answered out.
+
+ansible-runner leaves environment, variables and one file per event behind by default. Here the run directory is private
+(0700), in memory where the machine has such a place, and deleted afterwards; events are taken from the handler and
+never written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from orchestrator.errors import InventoryError, KdoError
+from orchestrator.resources import data_path
+
+Progress = Callable[[str, str], None]  # (host, "ok" | "failed" | "unreachable")
+
+
+@dataclass(frozen=True)
+class Whom:
+    """Which hosts a run is about. No inventory = this machine."""
+
+    inventory: tuple[str, ...] = ()
+    limit: str = ""
+    forks: int = 20
+    become: bool = False
+
+    @property
+    def local(self) -> bool:
+        """This machine, without any inventory."""
+        return not self.inventory
+
+
+@dataclass
+class Answer:
+    """What one host answered. ``status``: ok | failed | unreachable | silent."""
+
+    host: str
+    status: str = "silent"
+    result: dict[str, Any] = field(default_factory=dict)
+    message: str = ""
+
+
+def _base_dir() -> str | None:
+    """A place in memory for the run directory, if there is one."""
+    for candidate in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"):  # noqa: S108  (mkdtemp makes it private)
+        if candidate and Path(candidate).is_dir() and os.access(candidate, os.W_OK | os.X_OK):
+            return candidate
+    return None
+
+
+@contextmanager
+def run_directory() -> Iterator[Path]:
+    """A private directory that is gone afterwards, whatever happens."""
+    path = Path(tempfile.mkdtemp(prefix="kdo-", dir=_base_dir()))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def host_file_name(host: str) -> str:
+    """Name of a host's file in the run directory: no inventory name can lead out of it."""
+    return sha256(host.encode()).hexdigest()
+
+
+def _environment(run: Path) -> dict[str, str]:
+    env = os.environ
+    library = [str(data_path("playbooks/library"))] + [x for x in (env.get("ANSIBLE_LIBRARY"),) if x]
+    utils = [str(data_path("playbooks/module_utils"))] + [x for x in (env.get("ANSIBLE_MODULE_UTILS"),) if x]
+    out = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)]),
+        "ANSIBLE_LIBRARY": os.pathsep.join(library),
+        "ANSIBLE_MODULE_UTILS": os.pathsep.join(utils),
+        "ANSIBLE_PIPELINING": "True",
+        "ANSIBLE_LOCAL_TEMP": str(run / "tmp"),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(run / "cp"),
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True",
+        "ANSIBLE_RETRY_FILES_ENABLED": "False",
+        "ANSIBLE_HOST_KEY_CHECKING": env.get("ANSIBLE_HOST_KEY_CHECKING", "True"),
+        "ANSIBLE_DEPRECATION_WARNINGS": "False",
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    config = Path("ansible.cfg")
+    if "ANSIBLE_CONFIG" not in env and config.is_file() and not Path().stat().st_mode & 0o002:
+        out["ANSIBLE_CONFIG"] = str(
+            config.resolve()
+        )  # ansible-runner changes the directory, the user's file must still count
+    return out
+
+
+def _inventory(whom: Whom, run: Path) -> list[str]:
+    if whom.local:
+        path = run / "inventory.json"
+        variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        path.write_text(json.dumps({"all": {"hosts": {"localhost": variables}}}), encoding="utf-8")
+        return [str(path)]
+    out = []
+    for item in whom.inventory:
+        if item.endswith(",") or ("," in item and not Path(item).exists()):
+            out.append(item)
+        elif Path(item).exists():
+            out.append(str(Path(item).resolve()))
+        else:
+            raise InventoryError(
+                f"there is no inventory {item!r}",
+                where=item,
+                why="no such file or directory",
+                fix="give a file, a directory or a list of hosts that ends with a comma, e.g. -i web1,",
+            )
+    return out
+
+
+class _Collector:
+    """Takes what is wanted from the stream of events and lets nothing be written."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.no_hosts = False
+        self.progress = progress
+
+    def __call__(self, event: dict[str, Any]) -> bool:
+        kind = event.get("event", "")
+        data = event.get("event_data") or {}
+        if kind == "playbook_on_no_hosts_matched":
+            self.no_hosts = True
+        host = data.get("host")
+        if not host:
+            return False
+        answer = self.answers.setdefault(host, Answer(host))
+        if kind in ("runner_on_ok", "runner_on_failed", "runner_on_unreachable"):
+            result = data.get("res")
+            answer.result = result if isinstance(result, dict) else {}
+            answer.status = kind.removeprefix("runner_on_")
+            if answer.status != "ok":
+                answer.message = _message(answer.result)
+            if self.progress is not None:
+                self.progress(host, answer.status)
+        return False
+
+
+def _message(result: Mapping[str, Any]) -> str:
+    parts = [str(result.get(k, "")).strip() for k in ("msg", "module_stderr", "stderr") if result.get(k)]
+    text = " | ".join(dict.fromkeys(parts))
+    return text[:600] or "no reason was given"
+
+
+def _complain(output: str) -> None:
+    """Turn what Ansible printed before any host was asked into an error of the user's inventory."""
+    lines = [x.strip() for x in output.splitlines() if x.strip()]
+    errors = [x for x in lines if x.startswith(("ERROR", "[ERROR]", "fatal:"))] or lines[-3:]
+    text = " ".join(errors)[:600]
+    if "leaves us with no hosts" in output or "does not match" in output or "Could not match supplied host" in output:
+        raise InventoryError("no host matches", why=text, fix="check --limit and the names in the inventory")
+    if "inventory" in output.lower() or "parse" in output.lower():
+        raise InventoryError("the inventory cannot be read", why=text, fix="try: ansible-inventory --list -i INVENTORY")
+    raise KdoError("Ansible did not run", why=text or "it printed nothing", fix="kdo doctor")
+
+
+def run_playbook(
+    playbook: str,
+    whom: Whom,
+    *,
+    variables: Mapping[str, Any] | None = None,
+    host_files: Mapping[str, bytes] | None = None,
+    hosts: Sequence[str] | None = None,
+    check: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Answer]:
+    """Run one of the shipped playbooks and return each host's last answer by inventory name.
+
+    ``host_files`` are written to the run directory under :func:`host_file_name`; ``hosts`` restricts the run to these
+    names. Raises :class:`InventoryError` when no host can be asked at all, :class:`KeyboardInterrupt` on Ctrl-C.
+    """
+    import ansible_runner  # noqa: PLC0415  (80 ms of import that only a run should pay)
+
+    stopped = False
+
+    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+
+    with run_directory() as run:
+        files = run / "hosts"
+        files.mkdir(mode=0o700)
+        for host, content in (host_files or {}).items():
+            (files / host_file_name(host)).write_bytes(content)
+        limit = whom.limit
+        if hosts is not None:
+            names = run / "limit"
+            names.write_text("\n".join(hosts) + "\n", encoding="utf-8")
+            limit = f"@{names}"
+        collector = _Collector(progress)
+        flags = (
+            [f"--forks {max(1, whom.forks)}"] + (["--become"] if whom.become else []) + (["--check"] if check else [])
+        )
+        before = signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            result = ansible_runner.run(
+                private_data_dir=str(run),
+                playbook=str(data_path(f"playbooks/{playbook}")),
+                inventory=_inventory(whom, run),
+                limit=limit or None,
+                extravars={"kdo_dir": str(files), **(variables or {})},
+                envvars=_environment(run),
+                settings={"pexpect_timeout": 1},
+                cmdline=" ".join(flags),
+                event_handler=collector,
+                cancel_callback=lambda: stopped,
+                suppress_env_files=True,
+                quiet=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if stopped:
+            raise KeyboardInterrupt
+        if not collector.answers:
+            output = result.stdout.read() if result.stdout is not None else ""
+            if collector.no_hosts:
+                raise InventoryError(
+                    "no host matches", why="the inventory names no host for this", fix="check -i and --limit"
+                )
+            _complain(output)
+        for answer in collector.answers.values():
+            if answer.status == "silent":
+                answer.status, answer.message = "failed", "the host was asked but never answered"
+        return collector.answers

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pure middle of the flow in one object: Facts → Platform → Decision → Plan or Verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.documents.decision import Decision
+from orchestrator.documents.facts import Facts
+from orchestrator.documents.plan import HostPlan
+from orchestrator.documents.platform import Platform
+from orchestrator.knowledge.load import Knowledge
+from orchestrator.planning.plan import Planner
+from orchestrator.platforms.classify import classify
+from orchestrator.policy.decide import Decider
+from orchestrator.policy.load import Policy
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A host with everything that was concluded about it."""
+
+    facts: Facts
+    platform: Platform
+    decision: Decision
+
+
+class Pipeline:
+    """One policy, many hosts. Same facts, same policy: same bytes."""
+
+    def __init__(self, policy: Policy, knowledge: Knowledge) -> None:
+        self.policy = policy
+        self.decider = Decider(policy, knowledge)
+        self.planner = Planner(knowledge)
+
+    def judge(self, facts: Facts) -> Judged:
+        """Classify and decide."""
+        platform = classify(facts)
+        return Judged(facts, platform, self.decider.decide(facts, platform))
+
+    def plan(self, facts: Facts) -> HostPlan:
+        """The plan of one host."""
+        judged = self.judge(facts)
+        return self.planner.plan_host(judged.facts, judged.platform, judged.decision)
+
+    def targets(self) -> list[str]:
+        """Every dump target that some rule names; the probe looks at them."""
+        found = {rule.settings.get("target", {}).get("path", "") for rule in self.policy.rules}
+        return sorted({"/var/crash", *found} - {""})

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans, outcomes and verdicts for people. Hosts with the same changes are shown once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.documents.base import digest
+from orchestrator.documents.plan import HostPlan, Plan
+from orchestrator.documents.verdict import Outcome, Verdict
+from orchestrator.reports.text import diff, line, table
+
+_STYLE = {"pass": "green", "fail": "bold red", "warn": "yellow", "unknown": "yellow", "skip": "dim", "refused": "red"}
+
+
+def _group(hosts: Sequence[HostPlan]) -> list[list[HostPlan]]:
+    """Hosts whose plans read the same, in the order of their first host."""
+    groups: dict[str, list[HostPlan]] = {}
+    for h in hosts:
+        shown = [(c.what, c.why, c.diff) for c in h.changes]
+        key = digest(
+            [h.status, h.strategy, h.rule, h.platform, shown, h.reboot_why, [(r.what, r.why) for r in h.refusals]]
+        )
+        groups.setdefault(key, []).append(h)
+    return list(groups.values())
+
+
+def _names(group: Sequence[HostPlan], limit: int = 8) -> str:
+    names = [h.host for h in group]
+    more = f", … ({len(names)} hosts)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def planned(plan: Plan) -> None:
+    """The dry run."""
+    for group in _group(plan.hosts):
+        h = group[0]
+        line(f"{_names(group)}: {h.platform}", "bold")
+        if h.strategy:
+            states = ", ".join(f"{layer.name} {layer.state}" for layer in h.layers)
+            line(f"  strategy: {h.strategy}  ({states})")
+            line(f"  rule: {h.rule}", "dim")
+        for r in h.refusals:
+            line(f"  {'not supported' if h.status == 'unsupported' else 'refused'}: {r.what} [{r.id}]", "red")
+            line(f"    why: {r.why}")
+            if r.fix:
+                line(f"    fix: {r.fix}")
+            for s in r.sources:
+                line(f"    source: {s.title}", "dim")
+        if h.rows:
+            table(
+                ("", "WANTED", "NEXT BOOT", "RUNNING", "LOADED"),
+                [(r.what, r.wanted, r.next_boot, r.running, r.loaded) for r in h.rows],
+                indent=2,
+            )
+        for number, change in enumerate(h.changes, 1):
+            line(f"  {number}. {change.what}: {change.why}", "cyan")
+            diff(change.diff)
+        if h.reboot:
+            line(f"  reboot needed: {h.reboot_why}", "yellow")
+        if h.status == "none":
+            line("  nothing to change", "green")
+        if h.status == "audit":
+            line("  audit: reported only, the policy does not enforce here", "yellow")
+        for note in h.notes:
+            line(f"  note: {note}", "dim")
+        line()
+    line(total(plan), "bold")
+
+
+def total(plan: Plan) -> str:
+    """The last line: how many hosts are in which state."""
+    count: dict[str, int] = {}
+    for h in plan.hosts:
+        count[h.status] = count.get(h.status, 0) + 1
+    words = {
+        "changes": "to change",
+        "none": "with nothing to change",
+        "refused": "refused",
+        "unsupported": "not supported yet",
+        "audit": "audited only",
+    }
+    parts = [f"{count[k]} {w}" for k, w in words.items() if k in count]
+    reboots = sum(h.reboot for h in plan.hosts)
+    return (
+        f"plan: {len(plan.hosts)} hosts, {', '.join(parts) or 'none'}; {plan.changes} changes, {reboots} reboots needed"
+    )
+
+
+def outcomes(results: Sequence[Outcome]) -> None:
+    """What an apply or a rollback did."""
+    for o in results:
+        good = o.state in ("committed", "nothing", "check")
+        tail = ", rebooted" if o.rebooted else ""
+        line(f"{o.host}: {o.state}{tail}", "green" if good else "bold red")
+        for recovered in o.recovered:
+            line(f"  an unfinished transaction was undone first: {recovered}", "yellow")
+        for step in o.steps:
+            seconds = step.get("seconds")
+            took = f" ({seconds:.1f} s)" if isinstance(seconds, (int, float)) else ""
+            line(f"  {step.get('result', '?')}: {step.get('what', step.get('op', '?'))}{took}")
+        if o.error:
+            line(f"  {o.error.get('what', '')}", "red")
+            for key in ("why", "fix"):
+                if o.error.get(key):
+                    line(f"    {key}: {o.error[key]}")
+
+
+def verdicts(results: Sequence[Verdict]) -> None:
+    """Checks with their evidence: all of them for one host, the failing ones for many."""
+    for v in results:
+        line(
+            f"{v.host}: {v.status}  {v.platform}{', relies on ' + v.strategy if v.strategy else ''}",
+            "green" if v.status == "pass" else "bold red",
+        )
+        for c in v.checks:
+            if len(results) > 1 and c.verdict in ("pass", "skip"):
+                continue
+            line(f"  {c.verdict:<7} {c.id}: {c.title}", _STYLE.get(c.verdict, ""))
+            line(f"          {c.evidence}", "dim")
+            if c.fix and c.verdict != "pass":
+                line(f"          fix: {c.fix}")
