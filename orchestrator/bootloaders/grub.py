@@ -102,18 +102,29 @@ def snippet(ensure: list[str], owned: list[str]) -> str:
     """Shell text for ``/etc/default/grub.d``: takes every owned key off both command lines, then adds ours once.
 
     grub-mkconfig sources the files of that directory in order, so ours must sort last; taking the keys off first is
-    what leaves exactly one ``crashkernel=`` whatever packages and admins wrote before.
+    what leaves exactly one ``crashkernel=`` whatever packages and admins wrote before. The text starts no program:
+    the host side refuses a snippet that would.
     """
-    keys = "|".join(re.escape(check_safe(k)) for k in sorted(owned))
+    patterns = "|".join(f"{check_safe(k)}|{k}=*" for k in sorted(owned))
     arguments = " ".join(check_safe(a) for a in ensure)
-    return f"""\
+    text = f"""\
 # Managed by kdump-orchestrator: what is written here is replaced. It sorts last on purpose: the keys below are taken
 # off the command lines that were built so far, then set once.
-kdo_strip() {{
-	printf '%s\\n' " $1 " | sed -E -e ':a' -e 's/[[:space:]]({keys})(=[^[:space:]]*)?[[:space:]]/ /' -e 'ta' -e 's/^[[:space:]]+//' -e 's/[[:space:]]+$//'
-}}
-GRUB_CMDLINE_LINUX="$(kdo_strip "$GRUB_CMDLINE_LINUX")"
-GRUB_CMDLINE_LINUX_DEFAULT="$(kdo_strip "$GRUB_CMDLINE_LINUX_DEFAULT")"
-GRUB_CMDLINE_LINUX_DEFAULT="${{GRUB_CMDLINE_LINUX_DEFAULT:+$GRUB_CMDLINE_LINUX_DEFAULT }}{arguments}"
-unset -f kdo_strip
+set -f
+"""
+    for name in ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"):
+        text += f"""\
+kdo_kept=
+for kdo_word in ${name}; do
+	case "$kdo_word" in
+	{patterns}) ;;
+	*) kdo_kept="$kdo_kept${{kdo_kept:+ }}$kdo_word" ;;
+	esac
+done
+{name}="$kdo_kept"
+"""
+    return f"""\
+{text}set +f
+unset kdo_kept kdo_word
+GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT${{GRUB_CMDLINE_LINUX_DEFAULT:+ }}{arguments}"
 """

@@ -58,3 +58,8 @@ def run_all(subject: Subject) -> list[Check]:
 def all_checks() -> dict[str, str]:
     """Id → title of every check."""
     return {id: title for id, (title, _function) in _REGISTRY.items()}
+
+
+def function_of(id: str) -> Function:
+    """The function behind a check."""
+    return _REGISTRY[id][1]

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# Two commands do all the set-up: `make demo` and `make test`. Both prepare .venv themselves, on a machine that has
+# nothing but Python 3.11 or newer.
+SHELL := /bin/sh
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+KDO := $(VENV)/bin/kdo
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: demo test test-lab schemas docs bench clean
+
+$(VENV)/.ready: pyproject.toml
+	@set -e; python=; \
+	for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	  if command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$p; break; fi; \
+	done; \
+	[ -n "$$python" ] || { echo "kdump-orchestrator needs Python 3.11 or newer: install it, or give it with make PYTHON=/path" >&2; exit 1; }; \
+	echo "preparing $(VENV) with $$($$python --version)" >&2; \
+	if ! $$python -m venv $(VENV) >/dev/null 2>&1; then \
+	  rm -rf $(VENV); v=$$($$python -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "this Python cannot make virtual environments: install $$v" >&2; exit 1; }; \
+	  apt-get update -qq && apt-get install -y -qq $$v >/dev/null; $$python -m venv $(VENV); \
+	fi; \
+	$(RUN) -m pip install -q --disable-pip-version-check -e '.[dev]'; \
+	touch $@
+
+# The main job, on this machine as its own first host: what is it, which layer cleans up and why, what would change.
+# Read-only: nothing is written outside $(VENV).
+demo: $(VENV)/.ready
+	@$(RUN) -m orchestrator.demo
+
+# Unit, property, command-line and wheel tests, linters and types.
+test: $(VENV)/.ready
+	@$(RUN) -m pytest -q -n auto -m "not lab" -p no:cacheprovider $(ARGS)
+
+# Real guests: detect, plan, apply, reboot, validate, crash, and a vmcore that can be read. Installs what it needs
+# from Debian's packages (as root), takes about half an hour on two cores.
+test-lab: $(VENV)/.ready
+	@$(RUN) -m orchestrator.lab.requirements --install
+	@$(RUN) -m pytest -q -m lab -p no:cacheprovider -x $(ARGS) tests/lab
+
+# Schemas and reference pages that are generated from code; a test checks that they are up to date.
+schemas docs: $(VENV)/.ready
+	@$(RUN) -m orchestrator.reference .
+
+bench: $(VENV)/.ready
+	@$(RUN) benchmarks/decide.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
