@@ -36,7 +36,7 @@ test: $(VENV)/.ready
 # Real guests: detect, plan, apply, reboot, validate, crash, and a vmcore that can be read. Installs what it needs
 # from Debian's packages (as root), takes about half an hour on two cores.
 test-lab: $(VENV)/.ready
-	@$(RUN) -m orchestrator.lab.requirements --install
+	@$(RUN) -c 'from orchestrator.lab.requirements import install; install()'
 	@$(RUN) -m pytest -q -m lab -p no:cacheprovider -x $(ARGS) tests/lab
 
 # Schemas and reference pages that are generated from code; a test checks that they are up to date.
