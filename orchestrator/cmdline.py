@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from orchestrator.errors import InvalidInput
 
@@ -18,6 +19,8 @@ SAFE_ARGUMENT = re.compile(r"[A-Za-z0-9_.,:=@/+%\-]+\Z")
 
 def split(cmdline: str) -> list[str]:
     """Words of a command line. An unterminated quote runs to the end, as in the kernel."""
+    if '"' not in cmdline:
+        return cmdline.split()
     words: list[str] = []
     word: list[str] = []
     quoted = False
@@ -41,6 +44,7 @@ def join(words: Iterable[str]) -> str:
     return " ".join(words)
 
 
+@lru_cache(maxsize=1 << 16)
 def key_of(argument: str) -> str:
     """Name of an argument; the kernel takes ``-`` and ``_`` in names for the same."""
     return argument.strip('"').split("=", 1)[0].replace("-", "_")

@@ -90,6 +90,7 @@ def kernel_base(release: str) -> str:
     return m.group() if m else ""
 
 
+@lru_cache(maxsize=4096)
 def at_least(release: str, minimum: str) -> bool:
     """Whether a kernel release is ``minimum`` or newer: the upstream numbers decide, missing parts count as zero."""
     return _numbers(kernel_base(release)) >= _numbers(minimum)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,7 +177,7 @@ def _values(draw):
     if draw(st.booleans()):
         return crashkernel.Crashkernel(size=draw(SIZE), suffix=draw(st.sampled_from(["", "high", "low", "cma"])))
     bounds = sorted(draw(st.lists(st.integers(1, 1 << 16), min_size=2, max_size=7, unique=True)))
-    pairs = list(zip(bounds, bounds[1:], strict=False))
+    pairs = list(itertools.pairwise(bounds))
     ranges = tuple(
         crashkernel.Range(a * MIB, b * MIB if i + 1 < len(pairs) else None, draw(SIZE))
         for i, (a, b) in enumerate(pairs)

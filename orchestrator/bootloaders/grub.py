@@ -36,9 +36,8 @@ def _parse(config: GrubConfig) -> tuple[list[_Entry], str]:
     root = _Entry("", "", submenu=True)
     stack: list[_Entry | None] = [root]  # None stands for any other block
     default = "0"
-    for line in config.lines:
-        text = line.strip()
-        if m := _ENTRY.match(text):
+    for text in config.lines:
+        if text.startswith(("menuentry", "submenu")) and (m := _ENTRY.match(text)):
             ident = _ID.search(text)
             entry = _Entry(m[2] or m[3] or m[4] or "", ident[1] if ident else "", m[1] == "submenu")
             parent = next(e for e in reversed(stack) if e is not None)
@@ -51,7 +50,7 @@ def _parse(config: GrubConfig) -> tuple[list[_Entry], str]:
             current = stack[-1]
             if current is not None and not current.linux:
                 current.linux = text
-        elif (m := _DEFAULT.match(text)) and "next_entry" not in m[1]:
+        elif text.startswith("set default") and (m := _DEFAULT.match(text)) and "next_entry" not in m[1]:
             default = m[1]
     return root.children, default
 
@@ -107,7 +106,7 @@ def snippet(ensure: list[str], owned: list[str]) -> str:
     """
     patterns = "|".join(f"{check_safe(k)}|{k}=*" for k in sorted(owned))
     arguments = " ".join(check_safe(a) for a in ensure)
-    text = f"""\
+    text = """\
 # Managed by kdump-orchestrator: what is written here is replaced. It sorts last on purpose: the keys below are taken
 # off the command lines that were built so far, then set once.
 set -f

@@ -42,6 +42,7 @@ class Debian:
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.data = data
+        self._desired: dict[Any, tuple[DesiredState, Decision]] = {}
 
     def _config(self, facts: Facts) -> Mapping[str, str | None]:
         return _settings(_text(facts.files.get(self.data["config"])))
@@ -96,7 +97,22 @@ class Debian:
         return ""
 
     def desired(self, decision: Decision, facts: Facts, platform: Platform, boot: NextBoot) -> DesiredState:
-        """The wanted state in Debian's words."""
+        """The wanted state in Debian's words; like hosts with one decision share it."""
+        key = (
+            id(decision),
+            _text(facts.files.get(self.data["config"])),
+            self.data["package"] in (facts.packages or {}),
+            (platform.arch, platform.distribution, platform.distribution_version, platform.boot_stack),
+            facts.distribution.read_only_root,
+        )
+        found = self._desired.get(key)
+        if found is None:
+            if len(self._desired) > 20_000:
+                self._desired.clear()
+            found = self._desired[key] = (self._make(decision, facts, platform), decision)
+        return found[0]
+
+    def _make(self, decision: Decision, facts: Facts, platform: Platform) -> DesiredState:
         if why := self._unsupported(facts, platform):
             return DesiredState(supported=False, why_not=why)
         s, d = decision.settings, self.data

@@ -12,8 +12,11 @@ import msgspec
 FORMAT_VERSION = "1.0"
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Base of all documents: immutable, compared by value, fields by keyword only."""
+class Document(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Base of all documents: immutable, compared by value, fields by keyword only.
+
+    ``gc=False``: documents are trees without cycles, and a million of them must not slow the collector down.
+    """
 
 
 def encode(document: Any) -> bytes:

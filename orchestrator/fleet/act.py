@@ -34,8 +34,8 @@ def _outcome(host: str, answer: Answer) -> Outcome:
             state="unreachable",
             error={"what": "the host cannot be reached", "why": answer.message, "fix": ""},
         )
-    result: Any = answer.result.get("kdo_result")
-    if not isinstance(result, dict):
+    result: Any = answer.result
+    if not isinstance(result.get("state"), str):
         why = answer.message or "the host did not say what it did"
         return Outcome(
             host=host,
@@ -45,7 +45,7 @@ def _outcome(host: str, answer: Answer) -> Outcome:
     error = result.get("error")
     return Outcome(
         host=host,
-        state=str(result.get("state", "failed")),
+        state=result["state"],
         changed=bool(result.get("changed")),
         transaction=str(result.get("transaction") or ""),
         steps=[s for s in result.get("steps") or [] if isinstance(s, dict)],

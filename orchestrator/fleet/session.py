@@ -14,8 +14,8 @@ from orchestrator.fleet.act import reboot as reboot_hosts
 from orchestrator.fleet.act import transact
 from orchestrator.fleet.collect import Collected, from_hosts
 from orchestrator.fleet.runner import Progress, Whom
-from orchestrator.planning.pipeline import Pipeline
 from orchestrator.planning.fingerprint import fingerprint
+from orchestrator.planning.pipeline import Pipeline
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.documents.base import digest
 from orchestrator.documents.decision import Source
 from orchestrator.errors import InvalidInput, KnowledgeError
-from orchestrator.policy.context import TEST_KINDS, Features
+from orchestrator.policy.context import TEST_KINDS, Features, compile_feature
 from orchestrator.policy.match import Matcher, compile_match
 from orchestrator.resources import read_text
 from orchestrator.yamlmarks import load as load_yaml
@@ -63,6 +63,14 @@ def _compile(entries: list[dict[str, Any]], features: Features, name: str) -> tu
     return tuple(Row(e["id"], f"{name}#{e['id']}", compile_match(e["match"], features, name), e) for e in entries)
 
 
+def _features(data: dict[str, Any]) -> Features:
+    for name, tests in data.items():
+        for test in tests:
+            if len(test) != 1 or not set(test) <= TEST_KINDS:
+                raise KeyError(f"feature {name}: {test}")
+    return {name: compile_feature(tests) for name, tests in data.items()}
+
+
 def _check(k: Knowledge) -> None:
     """Shipped data must hold together: every source, feature and set that is named exists."""
     for row in (*k.rows, *k.guards):
@@ -77,10 +85,6 @@ def _check(k: Knowledge) -> None:
             k.features[row.data["requires"]["feature"]]
         if "refuse" not in row.data and "layers" in row.data and len(row.data["layers"]) != 3:
             raise KeyError(f"{row.id} does not state all three layers")
-    for tests in k.features.values():
-        for test in tests:
-            if len(test) != 1 or not set(test) <= TEST_KINDS:
-                raise KeyError(f"feature test {test}")
 
 
 @cache
@@ -90,7 +94,7 @@ def knowledge() -> Knowledge:
     for name in _FILES:
         data[name] = load_yaml(read_text(f"policies/knowledge/{name}.yaml"), f"policies/knowledge/{name}.yaml").data
     try:
-        features = data["features"]["features"]
+        features = _features(data["features"]["features"])
         result = Knowledge(
             sources={i: Source(id=i, title=s["title"]) for i, s in data["sources"]["sources"].items()},
             features=features,

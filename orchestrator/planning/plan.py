@@ -25,9 +25,9 @@ from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import Change, DesiredState, HostPlan, Plan
 from orchestrator.documents.platform import Platform
 from orchestrator.knowledge.load import Knowledge
-from orchestrator.planning.changes import assigned, file_change, knob_changes
+from orchestrator.planning.changes import NOTIFIERS, assigned, file_change, knob_changes
 from orchestrator.planning.fingerprint import fingerprint
-from orchestrator.planning.rows import count, rows
+from orchestrator.planning.rows import missing, rows
 from orchestrator.policy.decide import replace_reservation
 from orchestrator.policy.load import Policy
 
@@ -56,62 +56,56 @@ class Planner:
 
     def __init__(self, knowledge: Knowledge) -> None:
         self.families = families(knowledge.families)
+        # Hosts that agree in everything that planning looks at share one plan; the values keep the objects alive
+        # whose identities are part of the keys.
+        self._plans: dict[Any, tuple[HostPlan, Decision, DesiredState]] = {}
+        self._kept: dict[Any, tuple[Decision, list[Refusal], Decision]] = {}
 
     def plan_host(self, facts: Facts, platform: Platform, decision: Decision) -> HostPlan:
         """The plan for one host."""
+        template = self._template(facts, platform, decision)
+        return msgspec.structs.replace(template, host=facts.host, fingerprint=fingerprint(facts, platform))
+
+    def _template(self, facts: Facts, platform: Platform, decision: Decision) -> HostPlan:
+        """The plan without the host's name: everything that two like hosts have in common."""
         boot = bootloaders.next_boot(platform.boot_stack, facts)
         decision, refusals = self.keep_reservation(decision, facts, boot)
-        base = HostPlan(
-            host=facts.host,
-            fingerprint=fingerprint(facts, platform),
-            status="refused",
-            platform=summary(platform),
-            rule=f"{decision.rule} ({decision.rule_where})",
-            strategy=decision.strategy,
-            layers=decision.layers,
-            refusals=[*decision.refusals, *refusals],
-            notes=decision.notes,
-        )
-        if base.refusals:
-            return base
+        if decision.refusals or refusals:
+            return _blank(platform, decision, [*decision.refusals, *refusals])
         family = self.families.get(platform.family)
         if family is None:
-            return _unsupported(
-                base,
-                f"the distribution family {platform.family} is not supported yet: decided and explained, never touched",
+            why = (
+                f"the distribution family {platform.family} is not supported yet: decided and explained, never touched"
             )
+            return _unsupported(_blank(platform, decision, []), why)
         desired = family.desired(decision, facts, platform, boot)
         if not desired.supported:
-            return _unsupported(base, desired.why_not)
+            return _unsupported(_blank(platform, decision, []), desired.why_not)
         if obstacle := _obstacle(facts, desired, boot):
-            return msgspec.structs.replace(base, refusals=[obstacle])
+            return _blank(platform, decision, [obstacle])
         capture = family.capture(facts, platform, boot)
-        return self._changes(base, facts, decision, desired, boot, capture)
+        key = _key(facts, platform, decision, desired, boot, capture)
+        found = self._plans.get(key)
+        if found is None:
+            if len(self._plans) > 20_000:
+                self._plans.clear()
+            plan = self._changes(_blank(platform, decision, []), facts, decision, desired, boot, capture)
+            found = self._plans[key] = (plan, decision, desired)
+        return found[0]
 
     def keep_reservation(self, decision: Decision, facts: Facts, boot: NextBoot) -> tuple[Decision, list[Refusal]]:
         """Keep a sufficient reservation that is already there; refuse one that the kernel would turn into nothing."""
-        wish, ram = decision.settings.reservation, ram_of(facts)
-        if not wish.argument or ram is None:
+        ram = ram_of(facts)
+        if not decision.settings.reservation.argument or ram is None:
             return decision, []
         present = values(boot.arguments if boot.known else facts.kernel.cmdline, "crashkernel")
-        if wish.origin == "table" and len(present) == 1 and present[0] != wish.argument:
-            size = reserved_by(present, ram)
-            if size >= max(wish.wanted or 0, 1):
-                kept = msgspec.structs.replace(
-                    wish, argument=present[0], wanted=size, origin="kept", why="already there, and large enough"
-                )
-                return replace_reservation(decision, kept), []
-        if wish.wanted == 0:
-            refusal = Refusal(
-                id="reservation",
-                what=f"crashkernel={wish.argument} would reserve nothing on this host",
-                why=wish.why,
-                fix="set reservation.crashkernel or reservation.minimum in the policy, or leave such small hosts out",
-                where=decision.rule_where,
-                sources=wish.sources,
-            )
-            return decision, [refusal]
-        return decision, []
+        key = (id(decision), ram, tuple(present))
+        found = self._kept.get(key)
+        if found is None:
+            if len(self._kept) > 20_000:
+                self._kept.clear()
+            found = self._kept[key] = (*_reservation(decision, present, ram), decision)
+        return found[0], found[1]
 
     def _changes(
         self, base: HostPlan, facts: Facts, decision: Decision, desired: DesiredState, boot: NextBoot, capture: Capture
@@ -203,6 +197,64 @@ class Planner:
         )
 
 
+def _reservation(decision: Decision, present: list[str], ram: int) -> tuple[Decision, list[Refusal]]:
+    wish = decision.settings.reservation
+    if wish.origin == "table" and len(present) == 1 and present[0] != wish.argument:
+        size = reserved_by(present, ram)
+        if size >= max(wish.wanted or 0, 1):
+            kept = msgspec.structs.replace(
+                wish, argument=present[0], wanted=size, origin="kept", why="already there, and large enough"
+            )
+            return replace_reservation(decision, kept), []
+    if wish.wanted == 0:
+        refusal = Refusal(
+            id="reservation",
+            what=f"crashkernel={wish.argument} would reserve nothing on this host",
+            why=wish.why,
+            fix="set reservation.crashkernel or reservation.minimum in the policy, or leave such small hosts out",
+            where=decision.rule_where,
+            sources=wish.sources,
+        )
+        return decision, [refusal]
+    return decision, []
+
+
+def _blank(platform: Platform, decision: Decision, refusals: list[Refusal]) -> HostPlan:
+    """A plan that changes nothing."""
+    return HostPlan(
+        host="",
+        fingerprint="",
+        status="refused",
+        platform=summary(platform),
+        rule=f"{decision.rule} ({decision.rule_where})",
+        strategy=decision.strategy,
+        layers=decision.layers,
+        refusals=refusals,
+        notes=decision.notes,
+    )
+
+
+def _key(
+    facts: Facts, platform: Platform, decision: Decision, desired: DesiredState, boot: NextBoot, capture: Capture
+) -> tuple[Any, ...]:
+    """Everything that :meth:`Planner._changes` looks at, reduced to what it makes of it."""
+    x, loaded = facts.kexec, capture.loaded_arguments
+    files = tuple(
+        [(f.text, f.sha256, f.mode, f.redacted) if (f := facts.files.get(d.path)) else None for d in desired.files]
+    )
+    service = facts.services.get(desired.service.removesuffix(".service"))
+    return (
+        id(decision), id(desired), summary(platform),
+        tuple([tuple(values(boot.arguments, key_of(a))) for a in desired.boot_ensure]),
+        tuple([tuple(values(boot.arguments, k)) for k in (*desired.boot_remove, NOTIFIERS)]),
+        tuple(missing(loaded, desired)) if loaded is not None else None,
+        tuple(capture.configured_arguments), capture.image_present, capture.image_stale, capture.release,
+        x.crash_loaded, x.crash_size, x.load_disabled, x.limit_panic, tuple(values(facts.kernel.cmdline, "crashkernel")),
+        facts.kernel.post_notifiers, tuple([facts.kernel.sysctls.get(p.removeprefix("/proc/sys/")) for p in desired.knobs]),
+        service.enabled if service is not None else None, files,
+    )  # fmt: skip
+
+
 def _unsupported(base: HostPlan, why: str) -> HostPlan:
     refusal = Refusal(
         id="unsupported",
@@ -270,8 +322,8 @@ def _reload_reason(facts: Facts, desired: DesiredState, capture: Capture, kinds:
         return "the capture image is built anew"
     if capture.loaded_arguments is None:
         return "it is not known with which command line the capture kernel was loaded" if "file" in kinds else ""
-    missing = [a for a in desired.capture_arguments if count(capture.loaded_arguments, a) != 1]
-    return f"the loaded capture kernel lacks: {' '.join(missing)}" if missing else ""
+    lacking = missing(capture.loaded_arguments, desired)
+    return f"the loaded capture kernel lacks: {' '.join(lacking)}" if lacking else ""
 
 
 def _blocked(facts: Facts) -> str:

@@ -13,12 +13,12 @@ from orchestrator.documents.plan import DesiredState, StateRow
 from orchestrator.planning.changes import NOTIFIERS
 
 
-def count(arguments: list[str], wanted: str) -> int:
-    """1 if the argument stands there exactly once and no other value of its key does."""
-    key = key_of(wanted)
-    same = [a for a in arguments if key_of(a) == key]
-    # console= and the like may stand several times by nature; ours never do
-    return len(same) if wanted in same else 0
+def missing(arguments: list[str], desired: DesiredState) -> list[str]:
+    """Wanted capture arguments that do not stand there exactly once, or beside another value of their key."""
+    by_key: dict[str, list[str]] = {}
+    for argument in arguments:
+        by_key.setdefault(key_of(argument), []).append(argument)
+    return [a for a in desired.capture_arguments if by_key.get(key_of(a)) != [a]]
 
 
 def rows(facts: Facts, desired: DesiredState, decision: Decision, boot: NextBoot, capture: Capture) -> list[StateRow]:
@@ -37,16 +37,12 @@ def rows(facts: Facts, desired: DesiredState, decision: Decision, boot: NextBoot
     reserved = decision.settings.reservation
     wanted_size = f" ({format_size(reserved.wanted)})" if reserved.wanted else ""
     notifiers = {True: "on", False: "off", None: "as the kernel sets it"}[decision.settings.post_notifiers]
-    missing = (
-        []
-        if capture.loaded_arguments is None
-        else [a for a in desired.capture_arguments if count(capture.loaded_arguments, a) != 1]
-    )
+    lacking = [] if capture.loaded_arguments is None else missing(capture.loaded_arguments, desired)
     if capture.loaded_arguments is None:
         seen = "not known" if facts.kexec.crash_loaded else "nothing loaded"
     else:
-        seen = "as wanted" if not missing else f"{len(missing)} missing"
-    configured = [a for a in desired.capture_arguments if count(capture.configured_arguments, a) != 1]
+        seen = "as wanted" if not lacking else f"{len(lacking)} missing"
+    configured = missing(capture.configured_arguments, desired)
     unknown = "unknown" if not boot.known else ""
     return [
         StateRow(

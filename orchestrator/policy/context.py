@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.cmdline import last, truthy
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.platform import Platform
 from orchestrator.versions import at_least
 
 #: One probe of a feature, as the knowledge data writes it: a mapping with exactly one of these keys.
 FeatureTest = Mapping[str, Any]
-Features = Mapping[str, list[FeatureTest]]
+Features = Mapping[str, Callable[[Facts], bool | None]]
 
 
 def _word(value: str) -> str | None:
@@ -87,18 +86,21 @@ _TESTS: dict[str, Callable[[Facts, str], bool | None]] = {
 TEST_KINDS = frozenset(_TESTS)
 
 
-def feature_value(tests: list[FeatureTest], facts: Facts) -> bool | None:
-    """The first probe that gives an answer decides; probes are listed from the surest to the weakest."""
-    for test in tests:
-        for kind, argument in test.items():
-            answer = _TESTS[kind](facts, argument)
+Probe = Callable[[Facts], bool | None]
+
+
+def compile_feature(tests: list[FeatureTest]) -> Probe:
+    """One function for a feature: the first probe that gives an answer decides; they are listed from the surest on."""
+    steps = [(_TESTS[kind], argument) for test in tests for kind, argument in test.items()]
+
+    def run(facts: Facts) -> bool | None:
+        for test, argument in steps:
+            answer = test(facts, argument)
             if answer is not None:
                 return answer
-    return None
+        return None
 
-
-def _boot_notifiers(f: Facts) -> bool | None:
-    return truthy(last(f.kernel.cmdline, "crash_kexec_post_notifiers"))
+    return run
 
 
 _GETTERS: dict[str, Callable[[Facts, Platform], Any]] = {
@@ -128,6 +130,14 @@ _GETTERS: dict[str, Callable[[Facts, Platform], Any]] = {
 FIELDS = frozenset(_GETTERS)
 
 
+def getter(field: str, features: Features) -> Callable[[Facts, Platform], Any]:
+    """The function behind :meth:`Context.value`, for code that asks the same fields of many hosts."""
+    if field.startswith("feature:"):
+        probe = features[field[8:]]
+        return lambda facts, _platform: probe(facts)
+    return _GETTERS[field]
+
+
 class Context:
     """Values of one host, looked up when asked."""
 
@@ -141,7 +151,7 @@ class Context:
     def value(self, field: str) -> Any:
         """Value of a field of :data:`FIELDS`, or of ``feature:NAME`` (true, false or ``None``)."""
         if field.startswith("feature:"):
-            return feature_value(self._features[field[8:]], self.facts)
+            return self._features[field[8:]](self.facts)
         return _GETTERS[field](self.facts, self.platform)
 
 

@@ -18,7 +18,7 @@ from orchestrator.documents.decision import LAYERS, Alternative, Decision, Layer
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.platform import Platform
 from orchestrator.knowledge.load import Knowledge, Row
-from orchestrator.policy.context import Context, feature_value
+from orchestrator.policy.context import Context, getter
 from orchestrator.policy.explain import trace_rules
 from orchestrator.policy.load import Policy, Rule
 
@@ -40,7 +40,7 @@ def handler_state(layer: Mapping[str, Any], facts: Facts, features: Mapping[str,
         if found:
             return "verified", f"the kernel has {found[0]}"
         return "off", f"the kernel has no {' or '.join(handlers)}"
-    probe = feature_value(features[layer["feature"]], facts) if "feature" in layer else None
+    probe = features[layer["feature"]](facts) if "feature" in layer else None
     if probe is False:
         return "off", f"this kernel was built without {' or '.join(handlers)}"
     return "expected", "the symbols of the kernel could not be read (root is needed), so it is expected, not seen"
@@ -52,7 +52,7 @@ class Decider:
     def __init__(self, policy: Policy, knowledge: Knowledge) -> None:
         self.policy = policy
         self.knowledge = knowledge
-        fields: set[str] = set()
+        fields: set[str] = {"arch"}
         for rule in policy.rules:
             fields |= rule.match.fields
         for row in (*knowledge.rows, *knowledge.guards):
@@ -61,22 +61,20 @@ class Decider:
                 fields.add("feature:" + row.data["requires"]["feature"])
         for table in knowledge.reservations:
             fields |= table.match.fields
-        self._rounds_memory = "memory" not in fields
-        self._fields = tuple(sorted(fields))
+        self._getters = tuple(getter(field, knowledge.features) for field in sorted(fields))
         self._cache: dict[Any, Decision] = {}
 
     def decide(self, facts: Facts, platform: Platform) -> Decision:
         """The decision for one host; equal to :meth:`fresh`, and shared between hosts that cannot differ."""
-        context = Context(facts, platform, self.knowledge.features)
         memory = facts.memory.system_ram or facts.memory.total
         kernel = facts.kernel
         key = (
-            tuple([context.value(f) for f in self._fields]),
+            tuple([get(facts, platform) for get in self._getters]),
             kernel.crash_shutdown,
             None if kernel.symbols is None else tuple(kernel.symbols),
             kernel.post_notifiers,
-            platform.arch,
             -(-memory // _ROUND) if memory else None,
+            tuple([c.why for c in platform.contradictions]),
         )
         found = self._cache.get(key)
         if found is None:
@@ -145,10 +143,7 @@ class Decider:
                         sources=self.knowledge.cite(entry.data.get("sources", [])),
                     )
                 )
-        if (
-            "requires" in row.data
-            and feature_value(self.knowledge.features[row.data["requires"]["feature"]], facts) is not True
-        ):
+        if "requires" in row.data and self.knowledge.features[row.data["requires"]["feature"]](facts) is not True:
             need = row.data["requires"]
             out.append(
                 Refusal(

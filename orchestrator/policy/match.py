@@ -175,7 +175,7 @@ def _negate(part: Matcher) -> Matcher:
         return None if answer is None else not answer
 
     return Matcher(
-        f"not {part.label}", f"not {part.wanted}" if part.wanted else "", part.fields, run, part.parts, part.field
+        f"not {part.label}", "" if part.wanted == "yes" else part.wanted, part.fields, run, part.parts, part.field
     )
 
 

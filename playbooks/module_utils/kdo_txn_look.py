@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looking before the first step: is every step possible, is the host still what the plan was made for, is there room.
+
+Nothing is written, and nothing is run that writes.
+"""
+
+import os
+
+try:
+    from ansible.module_utils import kdo_txn_doc as doc
+    from ansible.module_utils import kdo_txn_scope as scope
+    from ansible.module_utils.kdo_edit import EditError, assign
+    from ansible.module_utils.kdo_txn_cmd import COMMANDS
+    from ansible.module_utils.kdo_txn_doc import Refused
+    from ansible.module_utils.kdo_txn_expect import same_value
+    from ansible.module_utils.kdo_txn_fs import sha256
+except ImportError:
+    import kdo_txn_doc as doc
+    import kdo_txn_scope as scope
+    from kdo_edit import EditError, assign
+    from kdo_txn_cmd import COMMANDS
+    from kdo_txn_doc import Refused
+    from kdo_txn_expect import same_value
+    from kdo_txn_fs import sha256
+
+UNKNOWN_IMAGE = 64 * 1024 * 1024
+PACKAGE_ROOM = 32 * 1024 * 1024
+AGAIN = "look at the host and make a new plan"
+
+
+def edited(data, step):
+    """The bytes of a file after an assign step."""
+    text = assign(data.decode("utf-8", "surrogateescape"), [tuple(pair) for pair in step["assignments"]])
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _stale(path, why="it is not what it was when the plan was made"):
+    raise Refused("%s has changed" % path, why, AGAIN)
+
+
+class Look(object):
+    """Goes through the steps; ``results`` says for each whether it would change anything."""
+
+    def __init__(self, tree, shop, change, state_dir):
+        self.tree, self.shop, self.change, self.state_dir = tree, shop, change, state_dir
+        self.names = scope.operations(change)
+        self.installed = scope.packages(tree)
+        self.coming = set()  # packages that earlier steps install
+        self.room = {}  # device → [bytes, a path on it]
+
+    def run(self):
+        results = [getattr(self, "_" + step["op"].replace("-", "_"))(step) for step in self.change["steps"]]
+        self._need(self.state_dir, scope.images_needed(self.tree, self.change) + 64 * 1024, real=True)
+        self._room()
+        return results
+
+    # Steps: each returns True if it would change something.
+
+    def _write(self, step):
+        path, data = step["path"], step["text"].encode("utf-8")
+        self._writable(path)
+        self._need(path, len(data))
+        now = self.tree.read(path)
+        if now == data and self.tree.stat(path).st_mode & 0o7777 == int(step.get("mode", "0644"), 8):
+            return False
+        if step["before_sha256"] is None:
+            if now is not None:
+                _stale(path, "the plan was made when it was not there, and now it is")
+        elif now is None or (sha256(now) != step["before_sha256"] and now != data):
+            _stale(path)
+        return True
+
+    def _assign(self, step):
+        path = step["path"]
+        self._writable(path)
+        now = self.tree.read(path)
+        if now is None:
+            if step["before_sha256"] != "from-package":
+                _stale(path, "it is not there")
+            return True
+        self._need(path, len(now) + 4096)
+        try:
+            after = edited(now, step)
+        except EditError as error:
+            raise Refused(
+                "%s cannot be edited safely" % path,
+                str(error),
+                "put the file in order at that line, then make a new plan",
+            )
+        if after == now:
+            return False
+        if step["before_sha256"] == "from-package":
+            _stale(path, "it is there before the package that brings it")
+        if sha256(now) != step["before_sha256"]:
+            _stale(path)
+        if step.get("after_sha256") not in (None, sha256(after)):
+            raise Refused(
+                "%s would not become what was planned" % path,
+                "the edit gives other bytes than the plan predicts",
+                AGAIN,
+            )
+        return True
+
+    def _remove(self, step):
+        self._writable(step["path"])
+        now = self.tree.hash(step["path"])
+        if now is None:
+            return False
+        if now != step["before_sha256"]:
+            _stale(step["path"])
+        return True
+
+    def _package_install(self, step):
+        missing = [name for name in step["names"] if self.installed.get(name) != "installed"]
+        if not missing:
+            return False
+        if not self.installed:
+            raise Refused(
+                "packages cannot be installed", "there is no %s" % scope.DPKG_STATUS, "this needs a Debian family host"
+            )
+        self._commands("apt-policy", "apt-simulate", "apt-install", "apt-purge", "apt-update", "dpkg-configure")
+        self._need("/usr/share/x", PACKAGE_ROOM)
+        self._need("/var/cache/apt/x", PACKAGE_ROOM)
+        self.coming.update(missing)
+        return True
+
+    def _action(self, step):
+        {
+            "grub-regenerate": self._grub,
+            "kdump-build-image": self._image,
+            "kdump-reload": self._reload,
+        }[step["name"]](step)
+        return True
+
+    def _grub(self, _step):
+        self._commands("grub-regenerate")
+        self._writable(doc.GRUB_CONFIG)
+        now = self.tree.read(doc.GRUB_CONFIG)
+        if now is None:
+            raise Refused(
+                "the boot menu cannot be made anew",
+                "%s is not there" % doc.GRUB_CONFIG,
+                "this host does not seem to boot with GRUB",
+            )
+        self._need(doc.GRUB_CONFIG, 2 * len(now))
+
+    def _image(self, step):
+        release = step["release"]
+        self._commands("kdump-hook", "kdump-symlinks")
+        kernels = ["/boot/vmlinuz-" + release, "/boot/vmlinux-" + release]
+        if not any(self.tree.is_file(path) for path in kernels):
+            raise Refused("the capture image cannot be built", "there is no kernel %s" % kernels[0], AGAIN)
+        if not self.tree.exists("/usr/sbin/mkinitramfs") and not self.coming:
+            raise Refused(
+                "the capture image cannot be built", "there is no /usr/sbin/mkinitramfs", "install initramfs-tools"
+            )
+        sizes = [
+            self.tree.stat(path) for path in (scope.CAPTURE + "/initrd.img-" + release, "/boot/initrd.img-" + release)
+        ]
+        known = [info.st_size for info in sizes if info is not None]
+        self._need(scope.CAPTURE + "/x", known[0] if known else UNKNOWN_IMAGE)
+
+    def _reload(self, _step):
+        self._commands("kdump-test", "kdump-load", "kdump-reload", "kdump-unload")
+        why = reload_impossible(self.tree)
+        if why:
+            raise Refused(
+                "the capture kernel cannot be loaded", why, "make a plan that needs no reload, and reboot the host"
+            )
+
+    def _service_enable(self, step):
+        self._commands("unit-state", "unit-enable", "unit-disable")
+        if self.coming:
+            return True
+        state = self.shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip()
+        if state.startswith("masked"):
+            raise Refused(
+                "%s cannot be enabled" % step["unit"], "somebody masked it", "unmask it if that was not meant"
+            )
+        return state != "enabled"
+
+    def _knob(self, step):
+        now = self.tree.value(step["path"])
+        if now is None:
+            raise Refused("%s cannot be set" % step["path"], "this kernel does not have it", AGAIN)
+        if same_value(step["path"], now, step["value"]):
+            return False
+        if not same_value(step["path"], now, step["before"]):
+            _stale(step["path"], "its value is not what it was when the plan was made")
+        return True
+
+    # Helpers.
+
+    def _commands(self, *names):
+        for name in names:
+            package = COMMANDS[name].package
+            if not self.shop.has(name) and not (package and self.coming):
+                raise Refused(
+                    "a command is missing",
+                    "there is no %s" % COMMANDS[name].variants[0][0],
+                    "install the package that brings it",
+                )
+
+    def _writable(self, path):
+        info = self.tree.stat(path)
+        if info is not None and (info.st_mode & 0o170000) != 0o100000:
+            raise Refused("%s cannot be changed" % path, "it is not a regular file", "replace it by a regular file")
+        folder = self.tree.nearest(path)
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            raise Refused("%s cannot be changed" % path, "its filesystem is mounted read-only", "mount it for writing")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise Refused(
+                "%s cannot be changed" % path, "its directory cannot be written", "run with the rights to do so"
+            )
+
+    def _need(self, path, size, real=False):
+        if real:
+            folder = path
+            while not os.path.isdir(folder):
+                folder = os.path.dirname(folder)
+        else:
+            folder = self.tree.nearest(path)
+        entry = self.room.setdefault(os.stat(folder).st_dev, [0, folder])
+        entry[0] += size
+
+    def _room(self):
+        for size, folder in self.room.values():
+            info = os.statvfs(folder)
+            free = info.f_bavail * info.f_frsize
+            if free < 2 * size:
+                raise Refused(
+                    "there is not enough room",
+                    "%s has %d KiB free and %d KiB are wanted" % (folder, free // 1024, 2 * size // 1024),
+                    "free some space",
+                )
+            if info.f_flag & os.ST_RDONLY:
+                raise Refused(
+                    "nothing can be written",
+                    "the filesystem of %s is mounted read-only" % folder,
+                    "mount it for writing",
+                )
+
+
+def reload_impossible(tree):
+    """None, or why this kernel will not take a capture kernel now."""
+    if tree.value("/proc/sys/kernel/kexec_load_disabled") == "1":
+        return "kernel.kexec_load_disabled is 1, which lasts until the next boot"
+    limit = tree.value("/proc/sys/kernel/kexec_load_limit_panic")
+    if limit is not None and limit.isdigit() and int(limit) < 2:
+        return "kernel.kexec_load_limit_panic leaves no load to put the old one back with"
+    size = tree.value("/sys/kernel/kexec/crash_size") or tree.value("/sys/kernel/kexec_crash_size")
+    if size == "0":
+        return "no memory is reserved for it in this boot"
+    if "crashkernel=" not in (tree.value("/proc/cmdline") or ""):
+        return "this boot has no crashkernel= argument, without which kdump-config refuses"
+    if scope.loaded(tree) is None:
+        return "this kernel has no support for it"
+    return None

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job on real guests over SSH: detect, plan, apply, reboot through GRUB, validate, crash, and read the vmcore.
+
+Every step is the command that a user types, run as its own process. The guests run under software emulation, so their
+hypervisor is `tcg` and the layer that is relied on is kdump_reset, or crash_kexec_post_notifiers where the policy says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.lab.aptrepo import build_repository
+from orchestrator.lab.guest import Guest, Machine
+from orchestrator.lab.images import ImageSpec, build_image
+from orchestrator.lab.treehash import diff_trees
+from orchestrator.lab.vmcore import PANIC, Capture, capture_problems, judge_vmcore, wait_capture
+
+pytestmark = pytest.mark.lab
+
+NOTIFIERS = """\
+apiVersion: kdump-orchestrator/v1
+kind: Policy
+metadata: {name: notifiers}
+spec:
+  settings: {sysctls: {kernel.unknown_nmi_panic: 1}}
+  default: {strategy: [crash_kexec_post_notifiers]}
+"""
+KNOB = "/sys/module/kernel/parameters/crash_kexec_post_notifiers"
+STATE = "/var/lib/kdump-orchestrator"
+
+
+class Kdo:
+    """Runs `kdo` against one guest, as a user would, and keeps the seconds of each verb."""
+
+    def __init__(self, guest: Guest, home: Path) -> None:
+        self.guest, self.home = guest, home
+        self.inventory = guest.ansible_inventory()
+        self.seconds: list[tuple[str, float]] = []
+
+    def __call__(self, *arguments: str, code: int = 0, timeout: float = 900) -> str:
+        began = time.monotonic()
+        command = [sys.executable, "-m", "orchestrator", *arguments[:1], "-i", str(self.inventory), *arguments[1:]]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=self.home, check=False)
+        self.seconds.append((" ".join(arguments[:3]), round(time.monotonic() - began, 1)))
+        assert result.returncode == code, (
+            f"{arguments}: exit {result.returncode}\n{result.stdout[-6000:]}\n{result.stderr[-3000:]}"
+        )
+        return result.stdout
+
+    def json(self, *arguments: str, code: int = 0) -> dict:
+        return json.loads(self(*arguments, "--format", "json", code=code))
+
+
+def start_again_after_reset(guest: Guest) -> threading.Thread:
+    """Under -no-reboot a guest's reset ends QEMU: stand by and start it again, as firmware would."""
+    thread = threading.Thread(target=guest.restart, kwargs={"deadline": 600}, daemon=True)
+    thread.start()
+    return thread
+
+
+def crash_and_judge(guest: Guest, workdir: Path) -> Capture:
+    """Crash for real, wait for the capture kernel and the next boot, read the vmcore on the controller."""
+    mark = guest.crash()
+    capture = wait_capture(guest, mark)
+    assert capture.saved, capture_problems(guest.console.texts(mark))
+    guest.start()
+    guest.wait_ssh()
+    verdict = judge_vmcore(guest, workdir)
+    assert verdict.complete, verdict.problems
+    assert verdict.panic == PANIC and verdict.size > 1 << 20
+    return capture
+
+
+def check_capture(capture: Capture) -> None:
+    words = capture.command_line.split()
+    assert capture.cpus == 1
+    for argument in ("nr_cpus=1", "reset_devices", "panic=10", "systemd.unit=kdump-tools-dump.service"):
+        assert words.count(argument) == 1, capture.command_line
+    assert not [w for w in words if w.startswith("crashkernel=")]
+
+
+@pytest.fixture
+def artifacts(request, tmp_path: Path) -> Iterator[Path]:
+    keep = os.environ.get("KDO_LAB_ARTIFACTS")
+    path = Path(keep) / request.node.name if keep else tmp_path
+    path.mkdir(parents=True, exist_ok=True)
+    yield path
+
+
+def configured(listing: dict) -> dict:
+    """The part of a guest's tree that configuration lives in: everything but logs, dumps and our own journal."""
+    mine = (STATE, "/var/crash", "/var/log", "/var/cache", "/var/lib/systemd", "/root/.ansible", "/var/tmp", "/tmp")
+    return {p: e for p, e in listing["files"].items() if not p.startswith(mine)} if "files" in listing else listing
+
+
+def test_debian_12_from_unconfigured_to_vmcore_twice_and_back(artifacts: Path) -> None:
+    spec = ImageSpec(suite="bookworm")
+    with Guest(
+        build_image(spec), artifacts / "guest", name="debian12", machine=Machine(memory_mb=spec.memory_mb, cpus=2)
+    ) as guest:
+        guest.wait_ssh()
+        kdo = Kdo(guest, artifacts)
+
+        # The same document whichever way the devices are read.
+        documents = []
+        for source in ("pyudev", "udevadm", "tree"):
+            facts = kdo.json("detect", "--udev", source)["hosts"][0]["facts"]
+            assert facts["probe"].pop("udev_source") == source
+            for volatile in facts["targets"]:
+                volatile.pop("free")
+            documents.append(facts)
+        assert documents[0] == documents[1] == documents[2]
+        assert (
+            documents[0]["targets"][0]["fs_type"] == "ext4" and documents[0]["signals"]["buses"].get("virtio", 0) >= 2
+        )
+
+        # Nothing that reads writes: the whole tree, boot files included, before and after.
+        before = guest.tree_hash()
+        found = kdo.json("detect")["hosts"][0]
+        assert found["platform"]["arch"] == "x86_64" and found["platform"]["hypervisor"] == "tcg"
+        assert not found["platform"]["ambiguous"] and found["platform"]["role"] == "guest"
+        kdo("explain", "debian12")
+        plan_file = artifacts / "plan.json"
+        plan = kdo.json("plan", "-o", str(plan_file), code=2)
+        kdo("validate", code=2)
+        kdo("apply", str(plan_file), "--check", code=2)
+        assert diff_trees(before, guest.tree_hash()) == []
+
+        host = plan["hosts"][0]
+        assert (host["strategy"], host["action"], host["status"]) == ("kdump_reset", "reboot", "changes")
+
+        # Exactly the plan, as a transaction; a second run has nothing left but the reboot.
+        done = kdo.json("apply", str(plan_file), "-y", code=2)
+        assert done["hosts"][0]["state"] == "committed" and done["pending_reboot"] == ["debian12"]
+        assert kdo.json("plan", code=2)["changes"] == 0
+        kdo("apply", str(plan_file), "-y", code=6)  # the host has moved on
+
+        booted = start_again_after_reset(guest)
+        after = kdo.json("apply", "-y", "--reboot", code=0)
+        booted.join(60)
+        assert after["pending_reboot"] == [] and after["validation"][0]["status"] == "pass"
+        assert guest.read("grep -o 'crashkernel=[^ ]*' /proc/cmdline") == "crashkernel=384M-:128M"
+        kdo("validate")
+        assert kdo.json("plan")["hosts"][0]["status"] == "none"
+        assert guest.read(f"cat {KNOB}") == "N"
+        check_capture(crash_and_judge(guest, artifacts / "reset"))
+
+        # The other strategy: set at run time and for the next boot, without a reboot; then crash again.
+        policy = artifacts / "notifiers.yaml"
+        policy.write_text(NOTIFIERS)
+        changed = kdo.json("apply", "-p", str(policy), "-y")
+        assert changed["hosts"][0]["state"] == "committed" and changed["validation"][0]["status"] == "pass"
+        assert guest.read(f"cat {KNOB}") == "Y" and "crash_kexec_post_notifiers" in guest.read(
+            "cat /boot/grub/grub.cfg"
+        )
+        assert guest.read("cat /proc/sys/kernel/unknown_nmi_panic") == "1"
+        check_capture(crash_and_judge(guest, artifacts / "notifiers"))
+        assert guest.read(f"cat {KNOB}") == "Y"  # it came back from the boot arguments
+        kdo("validate", "-p", str(policy))
+
+        # And back: both transactions undone, the tree is what it was.
+        assert kdo.json("rollback", "debian12", "-y")["hosts"][0]["state"] == "rolled-back"
+        assert guest.read(f"cat {KNOB}") == "N"
+        kdo("validate")
+        assert kdo.json("rollback", "debian12", "-y")["hosts"][0]["state"] == "rolled-back"
+        guest.ssh(f"rm -rf {STATE} /var/crash/*")
+        left = [line for line in diff_trees(before, guest.tree_hash()) if not noise(line)]
+        assert left == []
+        print(json.dumps(kdo.seconds))
+
+
+def noise(line: str) -> bool:
+    """What boots, dumps and the capture side's own bookkeeping leave behind whoever configures them."""
+    return any(
+        part in line
+        for part in (
+            "/var/crash",
+            "/var/lib/systemd/",
+            "/var/lib/kdump",
+            "/boot/grub/grubenv",
+            "/etc/resolv.conf",
+            "/var/lib: ",
+        )
+    )
+
+
+def test_debian_13_with_notifiers(artifacts: Path) -> None:
+    spec = ImageSpec(suite="trixie")
+    policy = artifacts / "notifiers.yaml"
+    policy.write_text(NOTIFIERS)
+    with Guest(
+        build_image(spec), artifacts / "guest", name="debian13", machine=Machine(memory_mb=spec.memory_mb)
+    ) as guest:
+        guest.wait_ssh()
+        kdo = Kdo(guest, artifacts)
+        booted = start_again_after_reset(guest)
+        done = kdo.json("apply", "-p", str(policy), "-y", "--reboot")
+        booted.join(60)
+        assert done["hosts"][0]["rebooted"] and done["validation"][0]["status"] == "pass"
+        assert guest.read("grep -o 'crashkernel=[^ ]*' /proc/cmdline") == "crashkernel=512M-:192M"
+        assert guest.read(f"cat {KNOB}") == "Y"
+        check_capture(crash_and_judge(guest, artifacts / "notifiers"))
+        print(json.dumps(kdo.seconds))
+
+
+def test_debian_12_without_kdump_tools(artifacts: Path) -> None:
+    spec = ImageSpec(suite="bookworm", with_kdump=False)
+    image = build_image(spec)
+    machine = Machine(memory_mb=spec.memory_mb, apt_repository=build_repository(image, "bookworm"))
+    with Guest(image, artifacts / "guest", name="plain", machine=machine) as guest:
+        guest.wait_ssh()
+        kdo = Kdo(guest, artifacts)
+        before = guest.tree_hash()
+        plan = kdo.json("plan", code=2)["hosts"][0]
+        assert next(c["kind"] for c in plan["changes"]) == "package"
+        assert diff_trees(before, guest.tree_hash()) == []
+        booted = start_again_after_reset(guest)
+        done = kdo.json("apply", "-y", "--reboot")
+        booted.join(60)
+        assert done["hosts"][0]["state"] == "committed" and done["validation"][0]["status"] == "pass"
+        check_capture(crash_and_judge(guest, artifacts / "reset"))
+        assert kdo.json("rollback", "plain", "-y")["hosts"][0]["state"] == "rolled-back"
+        assert guest.ssh("test -e /etc/default/kdump-tools", check=False).returncode != 0
+        assert "crashkernel=" not in guest.read("cat /boot/grub/grub.cfg")
+        print(json.dumps(kdo.seconds))
