@@ -99,7 +99,7 @@ class Signals(Document, frozen=True, kw_only=True):
 
     machine: str | None = None  # uname -m
     cpuid: list[CpuidLeaf] = []
-    cpuid_source: str = ""  # device | lscpu | recorded | ""
+    cpuid_source: str = ""  # device | instruction | lscpu | recorded | ""
     lscpu_hypervisor: str = ""
     cpu_vendor: str = ""
     cpu_flags: list[str] | None = None  # those of interest that are set; None = /proc/cpuinfo not seen

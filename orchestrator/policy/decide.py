@@ -91,10 +91,8 @@ class Decider:
         row = next(r for r in k.rows if r.match.test(context) is True)
         guards = [g for g in k.guards if g.match.test(context) is True]
         refusals = self._refusals(rule, row, guards, facts, platform)
-        layers = {
-            name: dict(row.data.get("layers", {}).get(name, {"state": "absent", "why": "nothing is known"}))
-            for name in LAYERS
-        }
+        unknown = {"state": "absent", "why": row.data.get("refuse", {}).get("why", "")}
+        layers = {name: dict(row.data.get("layers", {}).get(name, unknown)) for name in LAYERS}
         states = {B: handler_state(layers[B], facts, k.features)} if layers[B]["state"] != "absent" else {}
         unproven = bool(rule.settings.get("allow_unproven", False))
         alternatives = (

@@ -19,7 +19,16 @@ def _group(hosts: Sequence[HostPlan]) -> list[list[HostPlan]]:
     for h in hosts:
         shown = [(c.what, c.why, c.diff) for c in h.changes]
         key = digest(
-            [h.status, h.strategy, h.rule, h.platform, shown, h.reboot_why, [(r.what, r.why) for r in h.refusals]]
+            [
+                h.status,
+                h.strategy,
+                [x.state for x in h.layers],
+                h.rule,
+                h.platform,
+                shown,
+                h.reboot_why,
+                [(r.what, r.why) for r in h.refusals],
+            ]
         )
         groups.setdefault(key, []).append(h)
     return list(groups.values())

@@ -7,8 +7,10 @@ import re
 import struct
 
 try:
+    from ansible.module_utils import kdo_probe_cpuid as instruction
     from ansible.module_utils.kdo_probe_reader import clean, find_tool, reason, run
 except ImportError:
+    import kdo_probe_cpuid as instruction
     from kdo_probe_reader import clean, find_tool, reason, run
 
 LOG_LINES = 200
@@ -189,15 +191,21 @@ def cpuid(reader, arch, flags, said):
         return [], "", text_of(said, "lscpu_hypervisor")
     if arch not in ("x86_64", "i686", "i586", "i386") or (flags is not None and "hypervisor" not in flags):
         return [], "", ""
+    numbers = range(0x40000000, 0x4000FF01, 0x100)
     try:
         fd = os.open("/dev/cpu/0/cpuid", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            found = [leaf_of(n, os.pread(fd, 16, n)) for n in range(0x40000000, 0x4000FF01, 0x100)]
+            found = [leaf_of(n, os.pread(fd, 16, n)) for n in numbers]
         finally:
             os.close(fd)
         return [leaf for leaf in found if leaf is not None], "device", ""
-    except OSError as e:
-        reader.note("CPUID", reason(e))
+    except OSError:
+        pass  # no such module, or not root
+    try:
+        found = [leaf_of(n, data) for n, data in instruction.leaves(numbers)]
+        return [leaf for leaf in found if leaf is not None], "instruction", ""
+    except (OSError, ImportError, ValueError) as e:
+        reader.note("CPUID", reason(e) if isinstance(e, OSError) else str(e))
     text = run(["lscpu"], 5)[0] or ""
     m = re.search(r"^Hypervisor vendor:\s*(.+)$", text, re.M)
     return [], "lscpu" if m else "", clean(m.group(1)) if m else ""

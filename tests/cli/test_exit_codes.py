@@ -59,7 +59,8 @@ def test_3_a_host_that_fails_does_not_stop_the_others(kdo, tmp_path):
     hosts = {
         "good": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
         "no-python": {"ansible_connection": "local", "ansible_python_interpreter": "/nonexistent/python"},
-        "no-sudo": {"ansible_connection": "local", "ansible_become": True, "ansible_become_exe": "/nonexistent/sudo", "ansible_python_interpreter": sys.executable},
+        "no-sudo": {"ansible_connection": "local", "ansible_become": True,
+            "ansible_become_user": "nobody", "ansible_become_exe": "/nonexistent/sudo", "ansible_python_interpreter": sys.executable},
     }  # fmt: skip
     inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
     result = kdo("detect", "-i", str(inventory), "--format", "json")
