@@ -8,6 +8,7 @@ platform's row says which of them this kernel offers. What is not offered is ref
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -62,29 +63,43 @@ class Decider:
         for table in knowledge.reservations:
             fields |= table.match.fields
         self._getters = tuple(getter(field, knowledge.features) for field in sorted(fields))
-        self._cache: dict[Any, Decision] = {}
+        self._cache: dict[Any, tuple[Decision, _Basis | None]] = {}
+        self._sized: dict[tuple[int, int | None], Decision] = {}  # the cache above keeps the identities valid
 
     def decide(self, facts: Facts, platform: Platform) -> Decision:
         """The decision for one host; equal to :meth:`fresh`, and shared between hosts that cannot differ."""
-        memory = facts.memory.system_ram or facts.memory.total
         kernel = facts.kernel
         key = (
             tuple([get(facts, platform) for get in self._getters]),
             kernel.crash_shutdown,
             None if kernel.symbols is None else tuple(kernel.symbols),
             kernel.post_notifiers,
-            -(-memory // _ROUND) if memory else None,
             tuple([c.why for c in platform.contradictions]),
         )
         found = self._cache.get(key)
         if found is None:
             if len(self._cache) > 20_000:  # flat memory for a stream of a million different hosts
                 self._cache.clear()
-            found = self._cache[key] = self.fresh(facts, platform)
-        return found
+                self._sized.clear()
+            found = self._cache[key] = self._decide(facts, platform)
+        decision, basis = found
+        if basis is None:
+            return decision
+        ram = _ram(facts)
+        sized = self._sized.get((id(decision), ram))
+        if sized is None:
+            if len(self._sized) > 20_000:
+                self._sized.clear()
+            sized = self._sized[id(decision), ram] = replace_reservation(decision, basis.reservation(ram))
+        return sized
 
     def fresh(self, facts: Facts, platform: Platform) -> Decision:
         """Decide without looking at earlier decisions."""
+        decision, basis = self._decide(facts, platform)
+        return decision if basis is None else replace_reservation(decision, basis.reservation(_ram(facts)))
+
+    def _decide(self, facts: Facts, platform: Platform) -> tuple[Decision, _Basis | None]:
+        """Everything but the size of the reservation, and what that size is computed from."""
         k, policy = self.knowledge, self.policy
         context = Context(facts, platform, k.features)
         rule = next(r for r in policy.rules if r.match.test(context) is True)
@@ -110,7 +125,7 @@ class Decider:
         decided = self._layers(strategy, layers, states, rule, facts) if acting else self._passive(layers, states)
         settings = self._settings(rule, row, guards, decided, context) if acting else Settings()
         notes = list(row.data.get("notes", [])) + [g.data["note"] for g in guards if "note" in g.data]
-        return Decision(
+        decision = Decision(
             outcome=("audit" if rule.level == "audit" else "act") if acting else "refuse",
             rule=rule.id,
             rule_where=rule.where,
@@ -125,6 +140,7 @@ class Decider:
             policy=policy.name,
             policy_hash=policy.hash,
         )
+        return decision, self._basis(rule.settings.get("reservation", {}), context) if acting else None
 
     def _refusals(self, rule: Rule, row: Row, guards: list[Row], facts: Facts, platform: Platform) -> list[Refusal]:
         out = []
@@ -273,32 +289,45 @@ class Decider:
             capture_remove=sorted({*forbidden, *removed, *rivals}),
             boot_ensure=["crash_kexec_post_notifiers"] if on and not kept else [],
             boot_remove=[] if on else ["crash_kexec_post_notifiers"],
-            reservation=self._reservation(s.get("reservation", {}), context),
             target_path=s.get("target", {}).get("path", ""),
             dump_level=dump.get("level"),
             dump_compression=dump.get("compression", ""),
             sysctls={name: str(value) for name, value in sorted(s.get("sysctls", {}).items())},
         )
 
-    def _reservation(self, wish: Mapping[str, Any], context: Context) -> Reservation:
-        facts = context.facts
-        ram = facts.memory.system_ram or facts.memory.total
-        if ram is not None:
-            ram = -(-ram // _ROUND) * _ROUND  # firmware and kernel keep a little of the last block for themselves
+    def _basis(self, wish: Mapping[str, Any], context: Context) -> _Basis:
         minimum = parse_size(wish["minimum"]) if "minimum" in wish else 0
-        sources: list[Source] = []
         if "crashkernel" in wish:
-            text, origin, why = wish["crashkernel"], "fixed", "the policy fixes it"
-        else:
-            table = next(t for t in self.knowledge.reservations if t.match.test(context) is True)
-            text, origin, why = table.value, "table", "the distribution's own table"
-            sources = self.knowledge.cite(table.sources)
+            return _Basis(wish["crashkernel"], "fixed", "the policy fixes it", [], minimum)
+        table = next(t for t in self.knowledge.reservations if t.match.test(context) is True)
+        return _Basis(table.value, "table", "the distribution's own table", self.knowledge.cite(table.sources), minimum)
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """Where a reservation comes from, before it is known how much RAM a host has."""
+
+    text: str
+    origin: str
+    why: str
+    sources: list[Source]
+    minimum: int
+
+    def reservation(self, ram: int | None) -> Reservation:
+        """The reservation on a host with ``ram`` bytes."""
+        text, why = self.text, self.why
         wanted = parse(text).reserve(ram) if ram else None
-        if wanted is not None and wanted < minimum:
-            text, wanted, why = format_size(minimum), minimum, f"{why}, raised to the policy's minimum"
+        if wanted is not None and wanted < self.minimum:
+            text, wanted, why = format_size(self.minimum), self.minimum, f"{why}, raised to the policy's minimum"
         if wanted == 0 and ram:
             why += f"; with {format_size(ram)} of RAM the kernel would silently reserve nothing"
-        return Reservation(argument=text, wanted=wanted, origin=origin, why=why, sources=sources)
+        return Reservation(argument=text, wanted=wanted, origin=self.origin, why=why, sources=self.sources)
+
+
+def _ram(facts: Facts) -> int | None:
+    """RAM in bytes, rounded up as the kernel does: firmware and kernel keep a little of the last block for themselves."""
+    memory = facts.memory.system_ram or facts.memory.total
+    return -(-memory // _ROUND) * _ROUND if memory else None
 
 
 def _is_reset(argument: str, reset: list[str]) -> bool:
