@@ -125,7 +125,7 @@ def debian(host: str = "web1", *, arguments: str = "quiet", running: str | None 
             ),
         ),
         files=files,
-        packages={"kdump-tools": "1:1.8.1", "kexec-tools": "1:2.0.25-3"},
+        packages={"kdump-tools": "1:1.8.1", "makedumpfile": "1:1.7.2-1", "kexec-tools": "1:2.0.25-3"},
         package_manager="dpkg",
         services={"kdump-tools": Service(load="loaded", enabled="enabled", active="active")},
     )

@@ -101,7 +101,7 @@ class Debian:
         key = (
             id(decision),
             _text(facts.files.get(self.data["config"])),
-            self.data["package"] in (facts.packages or {}),
+            tuple([p in (facts.packages or {}) for p in self.data["packages"]]),
             (platform.arch, platform.distribution, platform.distribution_version, platform.boot_stack),
             facts.distribution.read_only_root,
         )
@@ -160,7 +160,7 @@ class Debian:
             knobs |= {"/proc/sys/" + name.replace(".", "/", 1): value for name, value in s.sysctls.items()}
         return DesiredState(
             supported=True,
-            packages=[d["package"]] if missing else [],
+            packages=[p for p in d["packages"] if p not in (facts.packages or {})],
             files=files,
             boot_ensure=boot_ensure,
             boot_remove=[] if s.boot_ensure else list(s.boot_remove),

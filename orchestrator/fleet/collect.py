@@ -110,7 +110,13 @@ def from_hosts(
     whom: Whom, targets: Sequence[str], *, record: bool = False, udev: str = "auto", progress: Progress | None = None
 ) -> Collected:
     """Ask hosts, one round trip each."""
-    variables: dict[str, Any] = {"kdo_targets": sorted(set(targets)), "kdo_record": record, "kdo_udev": udev}
+    paths = sorted(set(targets))
+    variables: dict[str, Any] = {
+        "kdo_targets": paths,
+        "kdo_extra_files": [f"{p.rstrip('/')}/kexec_cmd" for p in paths],
+        "kdo_record": record,
+        "kdo_udev": udev,
+    }
     answers = run_playbook("detect.yml", whom, variables=variables, progress=progress)
     out = Collected()
     for name in sorted(answers):

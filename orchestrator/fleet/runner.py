@@ -76,6 +76,20 @@ def host_file_name(host: str) -> str:
     return sha256(host.encode()).hexdigest()
 
 
+def _home(run: Path) -> str:
+    """A home for Ansible in the run directory, with what the user has installed linked into it.
+
+    A dry run leaves no trace, not even an empty ~/.ansible.
+    """
+    home = run / "home"
+    home.mkdir()
+    for name in ("collections", "roles", "plugins"):
+        installed = Path("~/.ansible").expanduser() / name
+        if installed.is_dir():
+            (home / name).symlink_to(installed)
+    return str(home)
+
+
 def _environment(run: Path) -> dict[str, str]:
     env = os.environ
     library = [str(data_path("playbooks/library"))] + [x for x in (env.get("ANSIBLE_LIBRARY"),) if x]
@@ -86,6 +100,7 @@ def _environment(run: Path) -> dict[str, str]:
         "ANSIBLE_MODULE_UTILS": os.pathsep.join(utils),
         "ANSIBLE_PIPELINING": "True",
         "ANSIBLE_LOCAL_TEMP": str(run / "tmp"),
+        "ANSIBLE_HOME": env.get("ANSIBLE_HOME") or _home(run),
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(run / "cp"),
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True",
         "ANSIBLE_RETRY_FILES_ENABLED": "False",

@@ -113,10 +113,12 @@ class Planner:
         changes: list[Change] = []
         notes = list(base.notes)
         reserved = decision.settings.reservation
-        installs = bool(desired.packages)
-        for package in desired.packages:
-            step = {"op": "package-install", "names": [package]}
-            changes.append(Change(kind="package", what=f"install {package}", why="kdump is not installed", step=step))
+        # A package enables its own service when it comes.
+        installs = any(desired.service.startswith(p) for p in desired.packages)
+        if desired.packages:
+            step = {"op": "package-install", "names": list(desired.packages)}
+            names = ", ".join(desired.packages)
+            changes.append(Change(kind="package", what=f"install {names}", why="kdump needs it", step=step))
         boot_wrong = _boot_differences(boot, desired)
         for file in desired.files:
             snippet = file.text is not None and file.path.endswith(".cfg")
