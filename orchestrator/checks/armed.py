@@ -6,6 +6,7 @@ from __future__ import annotations
 from orchestrator.checks.base import Answer, Subject, check
 from orchestrator.cmdline import key_of, last, truthy, values
 from orchestrator.crashkernel import format_size
+from orchestrator.planning.rows import once
 
 _TOLERANCE = 4 << 20
 
@@ -88,8 +89,10 @@ def capture_arguments(s: Subject) -> Answer:
         same = [a for a in loaded if key_of(a) == key_of(argument)]
         if argument not in same:
             problems.append(f"lacks {argument}")
-        elif len(same) > 1:
-            problems.append(f"has {len(same)} × {key_of(argument)}")
+        elif same[-1] != argument:
+            problems.append(f"{argument} is overridden by {same[-1]}")
+        elif not once(same, argument):
+            problems.append(f"has {len(same)} × {argument}")
     unwanted = [a for a in s.decision.settings.capture_remove if any(a in (x, key_of(x)) for x in loaded)]
     problems += [f"has {a}, which must not be there" for a in unwanted]
     if problems:

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator import hostside
 from orchestrator.bootloaders import grub
 from orchestrator.bootloaders.base import NextBoot
-from orchestrator.cmdline import check_safe, ensure, split, without
+from orchestrator.cmdline import check_safe, ensure, key_of, split, without
 from orchestrator.distros.base import Capture
 from orchestrator.documents.decision import Decision
 from orchestrator.documents.facts import Facts, FileFact
@@ -55,7 +55,8 @@ class Debian:
         """The present state: configuration, image, and what is loaded."""
         config = self._config(facts)
         append = config.get("KDUMP_CMDLINE_APPEND")
-        configured = split(append) if append else self._default_append(platform.arch)
+        # kdump-config appends to the command line of the running kernel, whatever stands there.
+        configured = [*boot.arguments, *(split(append) if append else self._default_append(platform.arch))]
         target = config.get("KDUMP_COREDIR") or self.data["target"]
         loaded: list[str] | None = None
         recorded = _text(facts.files.get(f"{target.rstrip('/')}/kexec_cmd"))
@@ -98,21 +99,26 @@ class Debian:
 
     def desired(self, decision: Decision, facts: Facts, platform: Platform, boot: NextBoot) -> DesiredState:
         """The wanted state in Debian's words; like hosts with one decision share it."""
+        wanted = {*decision.settings.capture_ensure, *self._default_append(platform.arch)}
+        last = {key_of(a): a for a in boot.arguments}
+        inherited = tuple([a for a in last.values() if a in wanted])
         key = (
             id(decision),
             _text(facts.files.get(self.data["config"])),
             tuple([p in (facts.packages or {}) for p in self.data["packages"]]),
             (platform.arch, platform.distribution, platform.distribution_version, platform.boot_stack),
             facts.distribution.read_only_root,
+            inherited,
         )
         found = self._desired.get(key)
         if found is None:
             if len(self._desired) > 20_000:
                 self._desired.clear()
-            found = self._desired[key] = (self._make(decision, facts, platform), decision)
+            found = self._desired[key] = (self._make(decision, facts, platform, inherited), decision)
         return found[0]
 
-    def _make(self, decision: Decision, facts: Facts, platform: Platform) -> DesiredState:
+    def _make(self, decision: Decision, facts: Facts, platform: Platform, inherited: tuple[str, ...]) -> DesiredState:
+        """``inherited``: wanted arguments that the capture kernel gets from the first kernel's command line anyway."""
         if why := self._unsupported(facts, platform):
             return DesiredState(supported=False, why_not=why)
         s, d = decision.settings, self.data
@@ -125,7 +131,7 @@ class Debian:
         capture = ensure(without(base, s.capture_remove), [*s.capture_ensure, *d["capture_required"]])
         for argument in capture:
             check_safe(argument, where=d["config"])
-        assignments = [("USE_KDUMP", "1"), ("KDUMP_CMDLINE_APPEND", " ".join(capture))]
+        assignments = [("USE_KDUMP", "1"), ("KDUMP_CMDLINE_APPEND", " ".join(a for a in capture if a not in inherited))]
         if s.target_path and (config.get("KDUMP_COREDIR") or d["target"]) != s.target_path:
             assignments.append(("KDUMP_COREDIR", s.target_path))
         if s.dump_level is not None or s.dump_compression:

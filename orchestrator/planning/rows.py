@@ -13,12 +13,20 @@ from orchestrator.documents.plan import DesiredState, StateRow
 from orchestrator.planning.changes import NOTIFIERS
 
 
+def once(same: list[str], argument: str) -> bool:
+    """Whether of all arguments with one key ``argument`` counts (the kernel takes the last) and is not there twice over."""
+    return bool(same) and same[-1] == argument and (same.count(argument) == 1 or len(set(same)) > 1)
+
+
 def missing(arguments: list[str], desired: DesiredState) -> list[str]:
-    """Wanted capture arguments that do not stand there exactly once, or beside another value of their key."""
+    """Wanted capture arguments that do not stand there exactly once, or that a later value of their key overrides.
+
+    An earlier, different value is overridden itself: the kernel takes the last one.
+    """
     by_key: dict[str, list[str]] = {}
     for argument in arguments:
         by_key.setdefault(key_of(argument), []).append(argument)
-    return [a for a in desired.capture_arguments if by_key.get(key_of(a)) != [a]]
+    return [a for a in desired.capture_arguments if not once(by_key.get(key_of(a), []), a)]
 
 
 def rows(facts: Facts, desired: DesiredState, decision: Decision, boot: NextBoot, capture: Capture) -> list[StateRow]:

@@ -124,6 +124,12 @@ def test_only_a_reload_when_the_capture_arguments_are_wrong():
     ]
 
 
+def test_what_the_running_command_line_has_already_is_not_appended_again():
+    p = plan(debian(arguments="quiet panic=10 nokaslr panic=30"))
+    words = split(dict(p.changes[0].step["assignments"])["KDUMP_CMDLINE_APPEND"])
+    assert "nokaslr" not in words and words.count("panic=10") == 1 and words.count("nr_cpus=1") == 1
+
+
 def test_a_reload_that_cannot_work_is_refused_before_anything_is_unloaded():
     facts = armed()
     old = file('/sbin/kexec -p --command-line="ro" /y\n')
