@@ -82,7 +82,8 @@ def command(
         for host in result.pending_reboot:
             line(f"{host}: a reboot is needed before this is in force (--reboot does it)", "yellow")
         if not work:
-            line("nothing to change", "green")
+            settled = all(h.status == "none" for h in plan.hosts)
+            line("nothing to change" if settled else "nothing was changed", "green" if settled else "yellow")
     report_problems(found.problems)
     stale = [o.host for o in result.outcomes if o.state == "stale"]
     if stale:

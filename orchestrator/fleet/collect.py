@@ -107,9 +107,15 @@ def facts_from(raw: bytes | msgspec.Raw, host: str = "") -> Facts | HostProblem:
 
 
 def from_hosts(
-    whom: Whom, targets: Sequence[str], *, record: bool = False, udev: str = "auto", progress: Progress | None = None
+    whom: Whom,
+    targets: Sequence[str],
+    *,
+    record: bool = False,
+    udev: str = "auto",
+    hosts: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> Collected:
-    """Ask hosts, one round trip each."""
+    """Ask hosts, one round trip each; ``hosts`` narrows the inventory to these names."""
     paths = sorted(set(targets))
     variables: dict[str, Any] = {
         "kdo_targets": paths,
@@ -117,7 +123,7 @@ def from_hosts(
         "kdo_record": record,
         "kdo_udev": udev,
     }
-    answers = run_playbook("detect.yml", whom, variables=variables, progress=progress)
+    answers = run_playbook("detect.yml", whom, variables=variables, hosts=hosts, progress=progress)
     out = Collected()
     for name in sorted(answers):
         answer = answers[name]

@@ -68,8 +68,7 @@ def apply_plan(
     out.pending_reboot = needing
     settled = sorted((done | {h.host for h in ready if not h.changes}) - set(needing))
     if settled:
-        limited = Whom(whom.inventory, ":".join(settled) if not whom.local else "", whom.forks, whom.become)
-        again = from_hosts(limited, pipeline.targets())
+        again = from_hosts(whom, pipeline.targets(), hosts=settled)
         for facts in again.facts:
             judged = pipeline.judge(facts)
             out.verdicts.append(verdict(pipeline.planner, facts, judged.platform, judged.decision))
