@@ -28,14 +28,15 @@ _WORKER = """
 import sys, time, resource
 from orchestrator.fleet.collect import HostProblem, stream
 from orchestrator.knowledge.load import knowledge
-from orchestrator.planning.pipeline import Pipeline
+from orchestrator.planning.pipeline import Pipeline, bulk
 from orchestrator.policy.load import default_path, load
 pipeline = Pipeline(load(default_path(), knowledge()), knowledge())
 start = time.process_time()
 states = {}
-for item in stream(sys.argv[1]):
-    state = "problem" if isinstance(item, HostProblem) else pipeline.plan(item).status
-    states[state] = states.get(state, 0) + 1
+with bulk():
+    for item in stream(sys.argv[1]):
+        state = "problem" if isinstance(item, HostProblem) else pipeline.plan(item).status
+        states[state] = states.get(state, 0) + 1
 print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, states)
 """
 

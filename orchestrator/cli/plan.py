@@ -38,12 +38,14 @@ def command(hosts: Hosts, policy_file: str | None, save: str | None, output: str
     """Dry run: what would change on each host, and why. Writes nothing on any host."""
     from orchestrator.documents.base import FORMAT_VERSION, to_builtins
     from orchestrator.planning.files import write_plan
+    from orchestrator.planning.pipeline import bulk
     from orchestrator.planning.plan import seal
     from orchestrator.reports.plans import planned
 
     pipeline = open_pipeline(policy_file)
-    found = gather(hosts, pipeline.targets())
-    plan = seal(pipeline.policy, [pipeline.plan(f) for f in found.facts])
+    with bulk():
+        found = gather(hosts, pipeline.targets())
+        plan = seal(pipeline.policy, [pipeline.plan(f) for f in found.facts])
     if save is not None:
         write_plan(Path(save), plan)
     if output == "json":

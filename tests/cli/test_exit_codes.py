@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def test_3_a_host_that_fails_does_not_stop_the_others(kdo, tmp_path):
     assert "root" in problems["no-sudo"]["what"] or "sudo" in problems["no-sudo"]["why"]
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs an ssh client")
 def test_4_unreachable_hosts_are_named(kdo, tmp_path):
     inventory = tmp_path / "inv.ini"
     inventory.write_text(
@@ -194,6 +196,7 @@ def test_5_plans_that_were_changed_by_hand(kdo, tmp_path, facts):
     assert kdo("apply", "plan.json", "-y").returncode == 5
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs an ssh client")
 def test_130_interrupted(tmp_path):
     inventory = tmp_path / "slow.ini"
     inventory.write_text(
