@@ -37,6 +37,11 @@ def format_size(size: int) -> str:
     return str(size)
 
 
+def round_ram(ram: int) -> int:
+    """RAM in bytes as range lists see it: the kernel rounds it up to 128 MiB first."""
+    return -(-ram // _ROUND) * _ROUND
+
+
 @dataclass(frozen=True)
 class Range:
     """``start-end:size``; ``end`` is ``None`` for an open range. Bytes."""
@@ -68,7 +73,7 @@ class Crashkernel:
         """Bytes that the kernel sets aside on a machine with ``ram`` bytes (0 = nothing, silently)."""
         if not self.ranges:
             return self.size or 0
-        rounded = -(-ram // _ROUND) * _ROUND
+        rounded = round_ram(ram)
         for r in self.ranges:
             if r.start <= rounded and (r.end is None or rounded < r.end):
                 return r.size if r.size < rounded else 0

@@ -81,17 +81,5 @@ class StalePlan(KdoError):
     exit_code = Exit.STALE
 
 
-class HostsFailed(KdoError):
-    """Something failed on a host."""
-
-    exit_code = Exit.FAILED
-
-
-class HostsUnreachable(KdoError):
-    """A host could not be reached."""
-
-    exit_code = Exit.UNREACHABLE
-
-
 class KnowledgeError(KdoError):
     """Shipped data is broken: our fault."""

@@ -10,7 +10,8 @@ from orchestrator.documents.decision import Decision
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.platform import Platform
 from orchestrator.documents.verdict import Check, Verdict
-from orchestrator.planning.plan import Planner, ram_of, summary
+from orchestrator.planning.plan import Planner, summary
+from orchestrator.policy.decide import ram_of
 
 
 def verdict(planner: Planner, facts: Facts, platform: Platform, decision: Decision) -> Verdict:

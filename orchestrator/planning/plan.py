@@ -28,10 +28,9 @@ from orchestrator.knowledge.load import Knowledge
 from orchestrator.planning.changes import NOTIFIERS, assigned, file_change, knob_changes
 from orchestrator.planning.fingerprint import fingerprint
 from orchestrator.planning.rows import missing, rows
-from orchestrator.policy.decide import replace_reservation
+from orchestrator.policy.decide import ram_of, replace_reservation
 from orchestrator.policy.load import Policy
 
-_ROUND = 128 << 20
 # A running reservation may be this much off the wanted one (bytes) without asking for a reboot: kernels align it.
 _SHORT, _LONG = 4 << 20, 16 << 20
 _ACTIONS = ("none", "knob", "reload", "rebuild", "reboot")
@@ -43,12 +42,6 @@ def summary(platform: Platform) -> str:
     if platform.confidential not in ("none", "unknown"):
         more.append(platform.confidential)
     return f"{platform.arch} {platform.hypervisor} {platform.role}" + (f" ({', '.join(more)})" if more else "")
-
-
-def ram_of(facts: Facts) -> int | None:
-    """RAM as the kernel's range list sees it, in bytes."""
-    ram = facts.memory.system_ram or facts.memory.total
-    return None if ram is None else -(-ram // _ROUND) * _ROUND
 
 
 class Planner:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.cmdline import ensure, key_of, without
-from orchestrator.crashkernel import format_size, parse, parse_size
+from orchestrator.crashkernel import format_size, parse, parse_size, round_ram
 from orchestrator.documents.decision import LAYERS, Alternative, Decision, Layer, Refusal, Reservation, Settings, Source
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.platform import Platform
@@ -24,7 +24,6 @@ from orchestrator.policy.explain import trace_rules
 from orchestrator.policy.load import Policy, Rule
 
 A, B, C = LAYERS
-_ROUND = 128 << 20  # the kernel rounds RAM up to this before it looks at ranges
 
 
 def handler_state(layer: Mapping[str, Any], facts: Facts, features: Mapping[str, Any]) -> tuple[str, str]:
@@ -85,7 +84,7 @@ class Decider:
         decision, basis = found
         if basis is None:
             return decision
-        ram = _ram(facts)
+        ram = ram_of(facts)
         sized = self._sized.get((id(decision), ram))
         if sized is None:
             if len(self._sized) > 20_000:
@@ -96,7 +95,7 @@ class Decider:
     def fresh(self, facts: Facts, platform: Platform) -> Decision:
         """Decide without looking at earlier decisions."""
         decision, basis = self._decide(facts, platform)
-        return decision if basis is None else replace_reservation(decision, basis.reservation(_ram(facts)))
+        return decision if basis is None else replace_reservation(decision, basis.reservation(ram_of(facts)))
 
     def _decide(self, facts: Facts, platform: Platform) -> tuple[Decision, _Basis | None]:
         """Everything but the size of the reservation, and what that size is computed from."""
@@ -324,10 +323,10 @@ class _Basis:
         return Reservation(argument=text, wanted=wanted, origin=self.origin, why=why, sources=self.sources)
 
 
-def _ram(facts: Facts) -> int | None:
+def ram_of(facts: Facts) -> int | None:
     """RAM in bytes, rounded up as the kernel does: firmware and kernel keep a little of the last block for themselves."""
     memory = facts.memory.system_ram or facts.memory.total
-    return -(-memory // _ROUND) * _ROUND if memory else None
+    return round_ram(memory) if memory else None
 
 
 def _is_reset(argument: str, reset: list[str]) -> bool:
