@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,17 @@ class Hosts:
     facts: tuple[str, ...]
     forks: int
     become: bool
+
+    def narrowed(self, host: str | None) -> Hosts:
+        """The same hosts, only the one that a verb's argument names. Without an inventory only this machine has a name."""
+        if not host or self.facts:
+            return self
+        if not self.inventory:
+            if host != "localhost":
+                why = "there is no host of that name: without an inventory a verb is about this machine"
+                raise InvalidInput(f"there is no host {host!r}", why=why, fix=f"add -i INVENTORY, or -i {host},")
+            return self
+        return replace(self, limit=f"{self.limit}:&{host}" if self.limit else host)
 
     def whom(self) -> Whom:
         """For the Ansible side."""

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from orchestrator.cli.common import (
@@ -34,8 +32,7 @@ def command(host: str | None, hosts: Hosts, policy_file: str | None, output: str
     from orchestrator.reports.hosts import explained
 
     pipeline = open_pipeline(policy_file)
-    if host and hosts.inventory:
-        hosts = replace(hosts, limit=f"{hosts.limit}:&{host}" if hosts.limit else host)
+    hosts = hosts.narrowed(host)
     found = gather(hosts, pipeline.targets())
     chosen = [f for f in found.facts if host in (None, f.host)]
     if not chosen and not found.problems:

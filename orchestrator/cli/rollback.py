@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from orchestrator.cli.common import Hosts, Ticker, format_option, host_options, write_json
@@ -24,8 +22,7 @@ def command(host: str | None, hosts: Hosts, force: bool, yes: bool, output: str)
     from orchestrator.reports.plans import outcomes
     from orchestrator.reports.text import line
 
-    if host and hosts.inventory:
-        hosts = replace(hosts, limit=f"{hosts.limit}:&{host}" if hosts.limit else host)
+    hosts = hosts.narrowed(host)
     whom = hosts.whom()
     subject = host or whom.limit or (", ".join(whom.inventory) if whom.inventory else "this machine")
     if not yes:

@@ -113,6 +113,8 @@ def test_5_an_invalid_policy_touches_nothing(kdo, tmp_path, facts, verb):
         (["apply", "nowhere.json"], "cannot read the plan"),
         (["plan", "-p", "nowhere.yaml"], "cannot read the policy"),
         (["plan", "--format", "xml"], "xml"),
+        (["rollback", "web1", "-y"], "there is no host"),  # never this machine instead of the one that was named
+        (["explain", "web1"], "there is no host"),
         (["plam"], "plam"),
         (["explain", "nobody", "--facts", "facts.jsonl"], "there is no host"),
         (["explain", "--facts", "facts.jsonl"], "more than one host"),
