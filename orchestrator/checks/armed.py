@@ -6,7 +6,7 @@ from __future__ import annotations
 from orchestrator.checks.base import Answer, Subject, check
 from orchestrator.cmdline import key_of, last, truthy, values
 from orchestrator.crashkernel import format_size
-from orchestrator.planning.rows import once
+from orchestrator.planning.rows import once, wanted_values
 
 _TOLERANCE = 4 << 20
 
@@ -51,10 +51,9 @@ def next_boot(s: Subject) -> Answer:
     if not s.boot.known:
         return "unknown", s.boot.why
     wrong = []
-    for argument in s.desired.boot_ensure:
-        key, _, value = argument.partition("=")
-        if values(s.boot.arguments, key) != [value]:
-            wrong.append(argument)
+    for key, wanted in wanted_values(s.desired).items():
+        if values(s.boot.arguments, key) != wanted:
+            wrong.append(" ".join(f"{key}={v}" if v else key for v in wanted))
     stray = [k for k in s.desired.boot_remove if values(s.boot.arguments, k)]
     if wrong or stray:
         return "fail", "; ".join([f"lacks {a} once" for a in wrong] + [f"still has {k}" for k in stray]), "kdo apply"

@@ -139,7 +139,7 @@ class Debian:
             assignments.append(("MAKEDUMP_ARGS", f"{flag} -d {31 if s.dump_level is None else s.dump_level}"))
         wanted = [(k, v) for k, v in assignments if config.get(k) != v]
         missing = d["package"] not in (facts.packages or {})
-        boot_ensure = [f"crashkernel={s.reservation.argument}", *s.boot_ensure]
+        boot_ensure = [*(f"crashkernel={a}" for a in s.reservation.arguments), *s.boot_ensure]
         owned = ["crashkernel", "crash_kexec_post_notifiers"]
         files = [
             DesiredFile(

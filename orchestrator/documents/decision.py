@@ -68,7 +68,7 @@ class Alternative(Document, frozen=True, kw_only=True):
 class Reservation(Document, frozen=True, kw_only=True):
     """The memory set aside for the capture kernel. Sizes in bytes."""
 
-    argument: str = ""  # value of crashkernel=
+    arguments: list[str] = []  # values of crashkernel=, in the order of the command line; most often one
     wanted: int | None = None  # what it gives on this host
     origin: str = ""  # table | fixed | kept
     why: str = ""

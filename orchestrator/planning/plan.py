@@ -27,7 +27,7 @@ from orchestrator.documents.platform import Platform
 from orchestrator.knowledge.load import Knowledge
 from orchestrator.planning.changes import NOTIFIERS, assigned, file_change, knob_changes
 from orchestrator.planning.fingerprint import fingerprint
-from orchestrator.planning.rows import missing, rows
+from orchestrator.planning.rows import missing, rows, wanted_values
 from orchestrator.policy.decide import ram_of, replace_reservation
 from orchestrator.policy.load import Policy
 
@@ -89,7 +89,7 @@ class Planner:
     def keep_reservation(self, decision: Decision, facts: Facts, boot: NextBoot) -> tuple[Decision, list[Refusal]]:
         """Keep a sufficient reservation that is already there; refuse one that the kernel would turn into nothing."""
         ram = ram_of(facts)
-        if not decision.settings.reservation.argument or ram is None:
+        if not decision.settings.reservation.arguments or ram is None:
             return decision, []
         present = values(boot.arguments if boot.known else facts.kernel.cmdline, "crashkernel")
         key = (id(decision), ram, tuple(present))
@@ -129,8 +129,9 @@ class Planner:
                 )
             )
             absent = [k for k in desired.boot_remove if k not in {key_of(a) for a in desired.boot_ensure}]
-            once = {f"{key_of(a)}=": a for a in desired.boot_ensure if "=" in a}
-            present = [a for a in desired.boot_ensure if "=" not in a]
+            keys = [key_of(a) for a in desired.boot_ensure]
+            once = {f"{key_of(a)}=": a for a in desired.boot_ensure if "=" in a and keys.count(key_of(a)) == 1}
+            present = [a for a in desired.boot_ensure if f"{key_of(a)}=" not in once]
             expect.append(
                 {
                     "kind": "words",
@@ -194,17 +195,17 @@ class Planner:
 
 def _reservation(decision: Decision, present: list[str], ram: int) -> tuple[Decision, list[Refusal]]:
     wish = decision.settings.reservation
-    if wish.origin == "table" and len(present) == 1 and present[0] != wish.argument:
+    if wish.origin == "table" and len(present) == 1 and present != wish.arguments:
         size = reserved_by(present, ram)
         if size >= max(wish.wanted or 0, 1):
             kept = msgspec.structs.replace(
-                wish, argument=present[0], wanted=size, origin="kept", why="already there, and large enough"
+                wish, arguments=present, wanted=size, origin="kept", why="already there, and large enough"
             )
             return replace_reservation(decision, kept), []
     if wish.wanted == 0:
         refusal = Refusal(
             id="reservation",
-            what=f"crashkernel={wish.argument} would reserve nothing on this host",
+            what=f"crashkernel={' crashkernel='.join(wish.arguments)} would reserve nothing on this host",
             why=wish.why,
             fix="set reservation.crashkernel or reservation.minimum in the policy, or leave such small hosts out",
             where=decision.rule_where,
@@ -288,12 +289,12 @@ def _boot_differences(boot: NextBoot, desired: DesiredState) -> list[str]:
     if not boot.known:
         return [f"what boots next cannot be read: {boot.why}"]
     out = []
-    for argument in desired.boot_ensure:
-        key, _, value = argument.partition("=")
+    for key, wanted in wanted_values(desired).items():
         found = values(boot.arguments, key)
-        if found != [value]:
+        if found != wanted:
             have = " ".join(f"{key}={v}" if v else key for v in found) or f"no {key}"
-            out.append(f"the next boot has {have}, wanted is {argument} once")
+            want = " ".join(f"{key}={v}" if v else key for v in wanted)
+            out.append(f"the next boot has {have}, wanted is {want}{' once' if len(wanted) == 1 else ''}")
     for key in desired.boot_remove:
         if values(boot.arguments, key):
             out.append(f"the next boot has {key}, which must not be there")

@@ -29,6 +29,14 @@ def missing(arguments: list[str], desired: DesiredState) -> list[str]:
     return [a for a in desired.capture_arguments if not once(by_key.get(key_of(a), []), a)]
 
 
+def wanted_values(desired: DesiredState) -> dict[str, list[str]]:
+    """Key → the values that the next boot must have for it, in order (``crashkernel`` may stand there more than once)."""
+    out: dict[str, list[str]] = {}
+    for argument in desired.boot_ensure:
+        out.setdefault(key_of(argument), []).append(argument.partition("=")[2])
+    return out
+
+
 def rows(facts: Facts, desired: DesiredState, decision: Decision, boot: NextBoot, capture: Capture) -> list[StateRow]:
     """The four layers beside each other: wanted, next boot, running, loaded."""
 
@@ -55,7 +63,7 @@ def rows(facts: Facts, desired: DesiredState, decision: Decision, boot: NextBoot
     return [
         StateRow(
             what="crashkernel",
-            wanted=reserved.argument + wanted_size,
+            wanted=" ".join(reserved.arguments) + wanted_size,
             next_boot=unknown or shown(next_arguments, "crashkernel"),
             running=running,
             loaded=loaded,

@@ -320,7 +320,7 @@ class _Basis:
             text, wanted, why = format_size(self.minimum), self.minimum, f"{why}, raised to the policy's minimum"
         if wanted == 0 and ram:
             why += f"; with {format_size(ram)} of RAM the kernel would silently reserve nothing"
-        return Reservation(argument=text, wanted=wanted, origin=self.origin, why=why, sources=self.sources)
+        return Reservation(arguments=[text], wanted=wanted, origin=self.origin, why=why, sources=self.sources)
 
 
 def ram_of(facts: Facts) -> int | None:

@@ -37,6 +37,7 @@ class Rule:
     level: str
     settings: Mapping[str, Any]
     path: YamlPath
+    source: Mapping[str, Any]  # the match as it is written, for reasoning about the policy
 
 
 @dataclass(frozen=True)
@@ -281,6 +282,7 @@ def parse(text: str, name: str, knowledge: Knowledge) -> Policy:
                 entry.get("level", "enforce"),
                 _merge(shared, own),
                 path,
+                entry["match"],
             )
         )
     if problems:

@@ -102,7 +102,7 @@ def explained(facts: Facts, platform: Platform, decision: Decision, summary: str
     line("settings that follow", "bold")
     reserved = s.reservation
     size = f" ({format_size(reserved.wanted)} on this host)" if reserved.wanted else ""
-    line(f"  crashkernel={reserved.argument}{size}: {reserved.why}")
+    line(f"  crashkernel={' crashkernel='.join(reserved.arguments)}{size}: {reserved.why}")
     _cite(reserved.sources, 4)
     line(f"  boot arguments: ensure {' '.join(s.boot_ensure) or 'none'}; remove {' '.join(s.boot_remove) or 'none'}")
     line(f"  capture kernel gets: {' '.join(s.capture_ensure)}")

@@ -218,10 +218,10 @@ def test_trace_shows_every_clause_with_its_value():
 
 
 def test_reservation_by_the_distributions_table():
-    assert decide(debian(), platform()).settings.reservation.argument == "384M-:128M"
-    assert decide(debian(), platform(distribution_version="13")).settings.reservation.argument == "512M-:192M"
+    assert decide(debian(), platform()).settings.reservation.arguments == ["384M-:128M"]
+    assert decide(debian(), platform(distribution_version="13")).settings.reservation.arguments == ["512M-:192M"]
     ubuntu = decide(debian(), platform(distribution="ubuntu", distribution_version="24.10")).settings.reservation
-    assert ubuntu.argument.startswith("2G-4G:320M") and ubuntu.wanted == 512 << 20
+    assert ubuntu.arguments[0].startswith("2G-4G:320M") and ubuntu.wanted == 512 << 20
     minimum = policy("  default: {strategy: [kdump_reset], settings: {reservation: {minimum: 256M}}}\n")
     assert decide(debian(), platform(), minimum).settings.reservation.wanted == 256 << 20
 
