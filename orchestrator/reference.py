@@ -89,6 +89,8 @@ def _policy_reference() -> str:
     titles = {
         "": "The document",
         "rule": "A rule",
+        "override": "An override",
+        "rollout": "Rollout",
         "outcome": "The default",
         "settings": "Settings",
         "match": "Match",
@@ -137,7 +139,7 @@ def _commands() -> str:
 
 
 def _checks() -> str:
-    from orchestrator.checks import armed, base  # noqa: PLC0415
+    from orchestrator.checks import armed, base, disabled  # noqa: F401, PLC0415
 
     lines = [
         "# Checks of `kdo validate`",

@@ -106,6 +106,8 @@ def snippet(ensure: list[str], owned: list[str]) -> str:
     """
     patterns = "|".join(f"{check_safe(k)}|{k}=*" for k in sorted(owned))
     arguments = " ".join(check_safe(a) for a in ensure)
+    line = 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT${GRUB_CMDLINE_LINUX_DEFAULT:+ }%s"\n'
+    added = line % arguments if arguments else ""
     text = """\
 # Managed by kdump-orchestrator: what is written here is replaced. It sorts last on purpose: the keys below are taken
 # off the command lines that were built so far, then set once.
@@ -125,5 +127,4 @@ done
     return f"""\
 {text}set +f
 unset kdo_kept kdo_word
-GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT${{GRUB_CMDLINE_LINUX_DEFAULT:+ }}{arguments}"
-"""
+{added}"""

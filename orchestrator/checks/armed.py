@@ -143,7 +143,10 @@ def custom_handler(s: Subject) -> Answer:
 @check("target", "the dump target is there and has room")
 def target(s: Subject) -> Answer:
     """Free space against the RAM: a filtered dump is smaller, so less than a quarter of the RAM fails, less than all of it warns."""
-    path = s.decision.settings.target_path or s.capture.target
+    wish = s.decision.settings.target
+    if wish.kind not in ("", "path"):
+        return "skip", f"{wish.kind} {wish.place}: only the capture kernel reaches it"
+    path = wish.path or s.capture.target
     t = next((t for t in s.facts.targets if t.path == path), None)
     if t is None:
         return "unknown", f"{path} was not looked at"

@@ -31,25 +31,30 @@ class Subject:
 Answer = tuple[str, str] | tuple[str, str, str]  # verdict, evidence, fix
 Function = Callable[[Subject], Answer]
 
-_REGISTRY: dict[str, tuple[str, Function]] = {}
+_REGISTRY: dict[str, tuple[str, bool, Function]] = {}
 
 
-def check(id: str, title: str) -> Callable[[Function], Function]:
-    """Register a check under a stable id (waivers and reports name it)."""
+def check(id: str, title: str, *, enabled: bool = True) -> Callable[[Function], Function]:
+    """Register a check under a stable id (waivers and reports name it).
+
+    ``enabled=False``: it is about hosts on which no kdump is wanted.
+    """
 
     def register(function: Function) -> Function:
         if id in _REGISTRY:
             raise ValueError(f"check {id} is registered twice")
-        _REGISTRY[id] = (title, function)
+        _REGISTRY[id] = (title, enabled, function)
         return function
 
     return register
 
 
 def run_all(subject: Subject) -> list[Check]:
-    """Every registered check, in the order of registration."""
+    """Every registered check that is about the wanted state, in the order of registration."""
     out = []
-    for id, (title, function) in _REGISTRY.items():
+    for id, (title, enabled, function) in _REGISTRY.items():
+        if enabled != subject.decision.settings.enabled:
+            continue
         verdict, evidence, *fix = function(subject)
         out.append(Check(id=id, title=title, verdict=verdict, evidence=evidence, fix=fix[0] if fix else ""))
     return out
@@ -57,9 +62,9 @@ def run_all(subject: Subject) -> list[Check]:
 
 def all_checks() -> dict[str, str]:
     """Id → title of every check."""
-    return {id: title for id, (title, _function) in _REGISTRY.items()}
+    return {id: title for id, (title, _enabled, _function) in _REGISTRY.items()}
 
 
 def function_of(id: str) -> Function:
     """The function behind a check."""
-    return _REGISTRY[id][1]
+    return _REGISTRY[id][2]

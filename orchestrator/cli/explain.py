@@ -47,7 +47,7 @@ def command(host: str | None, hosts: Hosts, policy_file: str | None, output: str
             fix="name it: kdo explain HOST",
         )
     for facts in chosen:
-        judged = pipeline.judge(facts)
+        judged = pipeline.explain(facts)
         if output == "json":
             write_json(
                 {

@@ -13,7 +13,7 @@ from orchestrator.bootloaders import grub
 from orchestrator.bootloaders.base import NextBoot
 from orchestrator.cmdline import check_safe, ensure, key_of, split, without
 from orchestrator.distros.base import Capture
-from orchestrator.documents.decision import Decision
+from orchestrator.documents.decision import Decision, DumpTarget
 from orchestrator.documents.facts import Facts, FileFact
 from orchestrator.documents.plan import DesiredFile, DesiredState
 from orchestrator.documents.platform import Platform
@@ -122,6 +122,8 @@ class Debian:
         if why := self._unsupported(facts, platform):
             return DesiredState(supported=False, why_not=why)
         s, d = decision.settings, self.data
+        if not s.enabled:
+            return self._without(facts)
         config = self._config(facts)
         if any(v is None for k, v in config.items() if k.startswith("KDUMP_CMDLINE")):
             why = f"{d['config']} computes the capture command line in shell: it cannot be changed safely"
@@ -132,15 +134,17 @@ class Debian:
         for argument in capture:
             check_safe(argument, where=d["config"])
         assignments = [("USE_KDUMP", "1"), ("KDUMP_CMDLINE_APPEND", " ".join(a for a in capture if a not in inherited))]
-        if s.target_path and (config.get("KDUMP_COREDIR") or d["target"]) != s.target_path:
-            assignments.append(("KDUMP_COREDIR", s.target_path))
+        assignments += self._target(s.target, config)
+        if s.keep_dumps is not None:
+            assignments.append(("KDUMP_NUM_DUMPS", str(s.keep_dumps)))
+        if s.failure_action:
+            assignments.append(("KDUMP_FAIL_CMD", f"{s.failure_action} -f"))
         if s.dump_level is not None or s.dump_compression:
             flag = _COMPRESSION[s.dump_compression or "zlib"]
             assignments.append(("MAKEDUMP_ARGS", f"{flag} -d {31 if s.dump_level is None else s.dump_level}"))
         wanted = [(k, v) for k, v in assignments if config.get(k) != v]
         missing = d["package"] not in (facts.packages or {})
         boot_ensure = [*(f"crashkernel={a}" for a in s.reservation.arguments), *s.boot_ensure]
-        owned = ["crashkernel", "crash_kexec_post_notifiers"]
         files = [
             DesiredFile(
                 path=d["config"],
@@ -150,7 +154,7 @@ class Debian:
             ),
             DesiredFile(
                 path=d["grub_snippet"],
-                text=grub.snippet(boot_ensure, owned),
+                text=grub.snippet(boot_ensure, d["boot_owned"]),
                 why="exactly one crashkernel= remains on the next boot's command line",
             ),
         ]
@@ -173,6 +177,35 @@ class Debian:
             capture_arguments=capture,
             service=d["service"],
             knobs=knobs,
+        )
+
+    def _target(self, target: DumpTarget, config: Mapping[str, str | None]) -> list[tuple[str, str]]:
+        """Assignments for the dump target. The kinds exclude each other: kdump-config takes NFS before SSH before a path."""
+        if not target.kind:
+            return []
+        out = []
+        path = target.path or ("" if target.kind == "nfs" else config.get("KDUMP_COREDIR") or self.data["target"])
+        if target.kind != "nfs" and (config.get("KDUMP_COREDIR") or self.data["target"]) != path:
+            out.append(("KDUMP_COREDIR", path))
+        nfs = target.place.rstrip("/") + path if target.kind == "nfs" else ""
+        ssh = target.place if target.kind == "ssh" else ""
+        out += [(key, value) for key, value in (("NFS", nfs), ("SSH", ssh)) if (config.get(key) or "") != value]
+        if target.key:
+            out.append(("SSH_KEY", target.key))
+        return out
+
+    def _without(self, facts: Facts) -> DesiredState:
+        """No kdump: the service off, nothing on the command line. What is not installed needs nothing."""
+        d = self.data
+        there = d["config"] in facts.files
+        wanted = [("USE_KDUMP", "0")] if there and self._config(facts).get("USE_KDUMP") != "0" else []
+        why = "no kdump is wanted on this host"
+        files = [
+            DesiredFile(path=d["config"], assignments=wanted, why=why),
+            DesiredFile(path=d["grub_snippet"], text=grub.snippet([], [*d["boot_owned"], "fadump"]), why=why),
+        ]
+        return DesiredState(
+            supported=True, enabled=False, files=files, boot_remove=["crashkernel", "fadump"], service=d["service"]
         )
 
 

@@ -70,24 +70,46 @@ class Reservation(Document, frozen=True, kw_only=True):
 
     arguments: list[str] = []  # values of crashkernel=, in the order of the command line; most often one
     wanted: int | None = None  # what it gives on this host
-    origin: str = ""  # table | fixed | kept
+    origin: str = ""  # table | named | fixed | kept
     why: str = ""
     sources: list[Source] = []
 
 
-class Settings(Document, frozen=True, kw_only=True):
-    """What the policy wants, after knowledge has had its say; still in no distribution's words."""
+class DumpTarget(Document, frozen=True, kw_only=True):
+    """Where the vmcore goes. ``kind`` is empty where the host's own configuration stands."""
 
+    kind: str = ""  # path | filesystem | raw | nfs | ssh
+    place: str = ""  # UUID=…, LABEL=…, /dev/…, server:/export or user@server
+    path: str = ""
+    key: str = ""  # private key file on the host (ssh)
+
+
+class Settings(Document, frozen=True, kw_only=True):
+    """What the policy wants, after knowledge has had its say; still in no distribution's words.
+
+    ``enabled=False``: no kdump at all is wanted; everything else is then empty.
+    """
+
+    enabled: bool = True
     post_notifiers: bool | None = None  # None = leave it as it is
     capture_ensure: list[str] = []
     capture_remove: list[str] = []
     boot_ensure: list[str] = []
     boot_remove: list[str] = []
     reservation: Reservation = Reservation()
-    target_path: str = ""
+    target: DumpTarget = DumpTarget()
+    collector: str = ""  # makedumpfile | copy
     dump_level: int | None = None
     dump_compression: str = ""
+    final_action: str = ""  # reboot | halt | poweroff
+    failure_action: str = ""  # reboot | halt | poweroff | shell | dump_to_rootfs
+    keep_dumps: int | None = None  # 0 = all
+    minimum_free: int | None = None  # bytes
     sysctls: dict[str, str] = {}
+    fadump: str = ""  # off | on | nocma
+    early: bool | None = None
+    reboot_allowed: str = "always"  # always | window | never
+    reboot_windows: list[str] = []  # UTC
 
 
 class Decision(Document, frozen=True, kw_only=True):
@@ -96,14 +118,15 @@ class Decision(Document, frozen=True, kw_only=True):
     outcome: str
     rule: str
     rule_where: str
-    strategy: str  # a name of LAYERS, or "" when refused
+    overrides: list[str] = []  # ids of the overrides that apply on top of the rule, in order
+    strategy: str  # a name of LAYERS, or "" when refused or when no kdump is wanted
     layers: list[Layer]
     settings: Settings
     refusals: list[Refusal]
     alternatives: list[Alternative]
     knowledge: list[str]  # ids of the rows that apply, the platform's row first
     notes: list[str]
-    trace: list[RuleTrace]
+    trace: list[RuleTrace] = []  # only where it was asked for
     policy: str
     policy_hash: str
 

@@ -24,6 +24,7 @@ class DesiredState(Document, frozen=True, kw_only=True):
     """What the family module makes of a decision. ``supported=False``: nothing may be planned, and why."""
 
     supported: bool
+    enabled: bool = True  # False: no kdump is wanted
     why_not: str = ""
     packages: list[str] = []
     files: list[DesiredFile] = []
@@ -63,6 +64,7 @@ class HostPlan(Document, frozen=True, kw_only=True):
     status: str
     platform: str  # one line: "aarch64 hyperv guest (azure)"
     rule: str
+    overrides: list[str] = []
     strategy: str
     layers: list[Layer] = []
     action: str = "none"  # the smallest that suffices: none | knob | reload | rebuild | reboot
@@ -70,9 +72,19 @@ class HostPlan(Document, frozen=True, kw_only=True):
     expect: list[dict[str, Any]] = []
     reboot: bool = False
     reboot_why: str = ""
+    reboot_allowed: str = "always"  # always | window | never
+    reboot_windows: list[str] = []  # UTC, as in the policy
     rows: list[StateRow] = []
     refusals: list[Refusal] = []
     notes: list[str] = []
+
+
+class Rollout(Document, frozen=True, kw_only=True):
+    """How a plan goes through many hosts. Shares are a number of hosts or a percentage of those that change."""
+
+    waves: list[str] = []  # each up to that many hosts in all; empty = one wave
+    max_fail: str = "0"
+    max_hosts: int | None = None
 
 
 class Plan(Document, frozen=True, kw_only=True):
@@ -83,6 +95,8 @@ class Plan(Document, frozen=True, kw_only=True):
     tool: str = ""
     policy: str = ""
     policy_hash: str = ""
+    signers: list[str] = []  # "file: signer" of every policy file whose signature was asked for
+    rollout: Rollout = Rollout()
     changes: int = 0  # number of steps in all, so that a plan that changes nothing says so in its header
     hosts: list[HostPlan] = []
     hash: str = ""

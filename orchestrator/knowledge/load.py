@@ -12,11 +12,12 @@ from orchestrator.documents.base import digest
 from orchestrator.documents.decision import Source
 from orchestrator.errors import InvalidInput, KnowledgeError
 from orchestrator.policy.context import TEST_KINDS, Features, compile_feature
+from orchestrator.policy.limits import Limit
 from orchestrator.policy.match import Matcher, compile_match
 from orchestrator.resources import read_text
 from orchestrator.yamlmarks import load as load_yaml
 
-_FILES = ("sources", "features", "strategies", "capture", "reservations", "families")
+_FILES = ("sources", "features", "strategies", "capture", "reservations", "families", "limits")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Knowledge:
     capture: Mapping[str, Any]
     exclusive: tuple[frozenset[str], ...]
     reservations: tuple[Table, ...]
+    named_tables: Mapping[str, Any]
+    limits: tuple[Limit, ...]
     families: Mapping[str, Any]
     unsupported: frozenset[str]
     hash: str
@@ -71,8 +74,25 @@ def _features(data: dict[str, Any]) -> Features:
     return {name: compile_feature(tests) for name, tests in data.items()}
 
 
+def _limit(data: dict[str, Any], features: Features) -> Limit:
+    return Limit(
+        id=data["id"],
+        setting=data["setting"],
+        values=tuple(data["values"]) if "values" in data else None,
+        above=data.get("above"),
+        match=compile_match(data["match"], features, "knowledge/limits.yaml"),
+        why=data["why"],
+        fix=data["fix"],
+        sources=tuple(data["sources"]),
+        where=f"knowledge/limits.yaml#{data['id']}",
+        source=data["match"],
+    )
+
+
 def _check(k: Knowledge) -> None:
     """Shipped data must hold together: every source, feature and set that is named exists."""
+    for limit in k.limits:
+        k.cite(limit.sources)
     for row in (*k.rows, *k.guards):
         for layer in row.data.get("layers", {}).values():
             k.cite(layer.get("sources", []))
@@ -111,6 +131,8 @@ def knowledge() -> Knowledge:
                 )
                 for i, t in enumerate(data["reservations"]["tables"])
             ),
+            named_tables=data["reservations"].get("named", {}),
+            limits=tuple(_limit(entry, features) for entry in data["limits"]["limits"]),
             families=data["families"]["families"],
             unsupported=frozenset(data["families"]["unsupported"]),
             hash=digest(data),

@@ -57,6 +57,11 @@ class Pipeline:
         platform = classify(facts)
         return Judged(facts, platform, self.decider.decide(facts, platform))
 
+    def explain(self, facts: Facts) -> Judged:
+        """The same, with the trace of every rule and clause."""
+        platform = classify(facts)
+        return Judged(facts, platform, self.decider.explained(facts, platform))
+
     def plan(self, facts: Facts) -> HostPlan:
         """The plan of one host."""
         judged = self.judge(facts)
@@ -64,5 +69,7 @@ class Pipeline:
 
     def targets(self) -> list[str]:
         """Every dump target that some rule names; the probe looks at them."""
-        found = {rule.settings.get("target", {}).get("path", "") for rule in self.policy.rules}
+        settings = [*(r.settings for r in self.policy.rules), *(o.settings for o in self.policy.overrides)]
+        wishes = [s.get("target", {}) for s in settings]
+        found = {w.get("path", "") for w in wishes if not {"filesystem", "raw", "nfs", "ssh"} & w.keys()}
         return sorted({"/var/crash", *found} - {""})

@@ -13,27 +13,22 @@ import msgspec
 
 from orchestrator import __version__, bootloaders, hostside
 from orchestrator.bootloaders.base import NextBoot
-from orchestrator.bootloaders.grub import CONFIG as GRUB_CONFIG
 from orchestrator.cmdline import key_of, values
 from orchestrator.crashkernel import format_size, reserved_by
 from orchestrator.distros import families
 from orchestrator.distros.base import Capture
-from orchestrator.distros.debian import valid_release
 from orchestrator.documents.base import digest
 from orchestrator.documents.decision import Decision, Refusal
 from orchestrator.documents.facts import Facts
-from orchestrator.documents.plan import Change, DesiredState, HostPlan, Plan
+from orchestrator.documents.plan import Change, DesiredState, HostPlan, Plan, Rollout, StateRow
 from orchestrator.documents.platform import Platform
 from orchestrator.knowledge.load import Knowledge
-from orchestrator.planning.changes import NOTIFIERS, assigned, file_change, knob_changes
+from orchestrator.planning import steps
+from orchestrator.planning.changes import NOTIFIERS, assigned, knob_changes
 from orchestrator.planning.fingerprint import fingerprint
-from orchestrator.planning.rows import missing, rows, wanted_values
+from orchestrator.planning.rows import missing, rows
 from orchestrator.policy.decide import ram_of, replace_reservation
 from orchestrator.policy.load import Policy
-
-# A running reservation may be this much off the wanted one (bytes) without asking for a reboot: kernels align it.
-_SHORT, _LONG = 4 << 20, 16 << 20
-_ACTIONS = ("none", "knob", "reload", "rebuild", "reboot")
 
 
 def summary(platform: Platform) -> str:
@@ -82,7 +77,8 @@ class Planner:
         if found is None:
             if len(self._plans) > 20_000:
                 self._plans.clear()
-            plan = self._changes(_blank(platform, decision, []), facts, decision, desired, boot, capture)
+            make = self._changes if desired.enabled else self._disable
+            plan = make(_blank(platform, decision, []), facts, decision, desired, boot, capture)
             found = self._plans[key] = (plan, decision, desired)
         return found[0]
 
@@ -104,93 +100,75 @@ class Planner:
         self, base: HostPlan, facts: Facts, decision: Decision, desired: DesiredState, boot: NextBoot, capture: Capture
     ) -> HostPlan:
         changes: list[Change] = []
-        notes = list(base.notes)
-        reserved = decision.settings.reservation
-        # A package enables its own service when it comes.
-        installs = any(desired.service.startswith(p) for p in desired.packages)
         if desired.packages:
             step = {"op": "package-install", "names": list(desired.packages)}
             names = ", ".join(desired.packages)
             changes.append(Change(kind="package", what=f"install {names}", why="kdump needs it", step=step))
-        boot_wrong = _boot_differences(boot, desired)
-        for file in desired.files:
-            snippet = file.text is not None and file.path.endswith(".cfg")
-            if snippet and not boot_wrong and file.path not in facts.files:
-                continue  # the next boot is right without a file of ours: leave it alone
-            change = file_change(file, facts.files.get(file.path))
-            if change is not None:
-                changes.append(change)
-        expect: list[dict[str, Any]] = []
-        if boot_wrong or any(c.what.endswith("zz-kdump-orchestrator.cfg") for c in changes):
-            why = "; ".join(boot_wrong) or "the snippet has changed"
-            changes.append(
-                Change(
-                    kind="boot", what="regenerate grub.cfg", why=why, step={"op": "action", "name": "grub-regenerate"}
-                )
-            )
-            absent = [k for k in desired.boot_remove if k not in {key_of(a) for a in desired.boot_ensure}]
-            keys = [key_of(a) for a in desired.boot_ensure]
-            once = {f"{key_of(a)}=": a for a in desired.boot_ensure if "=" in a and keys.count(key_of(a)) == 1}
-            present = [a for a in desired.boot_ensure if f"{key_of(a)}=" not in once]
-            expect.append(
-                {
-                    "kind": "words",
-                    "path": GRUB_CONFIG,
-                    "line_prefix": "linux",
-                    "once": once,
-                    "present": present,
-                    "absent": absent,
-                }
-            )
-        if (not capture.image_present or capture.image_stale) and valid_release(capture.release):
-            why = capture.image_stale or f"there is no capture image for {capture.release}"
-            step = {"op": "action", "name": "kdump-build-image", "release": capture.release}
-            changes.append(
-                Change(kind="image", what=f"build the capture image for {capture.release}", why=why, step=step)
-            )
-        service = facts.services.get(desired.service.removesuffix(".service"))
-        if not installs and (service is None or service.enabled != "enabled"):  # the package enables its own service
-            step = {"op": "service-enable", "unit": desired.service}
-            state = service.enabled if service is not None and service.enabled else "unknown"
-            changes.append(Change(kind="service", what=f"enable {desired.service}", why=f"it is {state}", step=step))
-        reboot_why = _reboot_reason(facts, reserved.wanted)
-        reload_why = _reload_reason(facts, desired, capture, [c.kind for c in changes])
+        more, expect = steps.files_and_boot(facts, desired, boot)
+        changes += more + steps.image(capture) + steps.service(facts, desired)
+        reboot_why = steps.reboot_reason(facts, decision.settings.reservation.wanted)
+        reload_why = steps.reload_reason(facts, desired, capture, [c.kind for c in changes])
         if reload_why and not reboot_why:
-            blocked = _blocked(facts)
-            if blocked:
-                refusal = Refusal(
-                    id="G5",
-                    what="the capture kernel cannot be loaded again before a reboot",
-                    why=blocked,
-                    fix="reboot the host, then plan again",
-                )
+            if refusal := _no_reload(facts):
                 return msgspec.structs.replace(base, refusals=[*base.refusals, refusal])
-            changes.append(
-                Change(
-                    kind="reload",
-                    what="load the capture kernel again",
-                    why=reload_why,
-                    step={"op": "action", "name": "kdump-reload"},
-                )
-            )
-            expect.append({"kind": "value", "path": "/sys/kernel/kexec_crash_loaded", "value": "1"})
+            change, loaded = steps.reload(reload_why)
+            changes.append(change)
+            expect.append(loaded)
         changes += knob_changes(facts, desired)
         table = rows(facts, desired, decision, boot, capture)
-        action = _action(changes, bool(reboot_why))
-        status = "none" if not changes and not reboot_why else "changes"
-        if decision.outcome == "audit" and status == "changes":
-            status = "audit"
-        return msgspec.structs.replace(
-            base,
-            status=status,
-            action=action,
-            changes=changes,
-            expect=expect,
-            reboot=bool(reboot_why),
-            reboot_why=reboot_why,
-            rows=table,
-            notes=notes + list(desired.notes),
-        )
+        return _finished(base, decision, desired, changes, expect, reboot_why, table)
+
+    def _disable(
+        self, base: HostPlan, facts: Facts, decision: Decision, desired: DesiredState, boot: NextBoot, capture: Capture
+    ) -> HostPlan:
+        """The way to no kdump at all. The capture kernel goes last: until then a crash is still dumped."""
+        changes, expect = steps.files_and_boot(facts, desired, boot)
+        changes += steps.service(facts, desired)
+        if facts.kexec.crash_loaded:
+            if refusal := _no_reload(facts):
+                return msgspec.structs.replace(base, refusals=[*base.refusals, refusal])
+            change, loaded = steps.unload()
+            changes.append(change)
+            expect.append(loaded)
+        reserved = facts.kexec.crash_size
+        why = f"{format_size(reserved)} stay set aside until the next boot" if reserved else ""
+        table = rows(facts, desired, decision, boot, capture)[:1]
+        return _finished(base, decision, desired, changes, expect, why, table)
+
+
+def _no_reload(facts: Facts) -> Refusal | None:
+    why = steps.blocked(facts)
+    if not why:
+        return None
+    what, fix = "the capture kernel cannot be loaded again before a reboot", "reboot the host, then plan again"
+    return Refusal(id="G5", what=what, why=why, fix=fix)
+
+
+def _finished(
+    base: HostPlan,
+    decision: Decision,
+    desired: DesiredState,
+    changes: list[Change],
+    expect: list[dict[str, Any]],
+    reboot_why: str,
+    table: list[StateRow],
+) -> HostPlan:
+    status = "none" if not changes and not reboot_why else "changes"
+    if decision.outcome == "audit" and status == "changes":
+        status = "audit"
+    return msgspec.structs.replace(
+        base,
+        status=status,
+        action=steps.action(changes, bool(reboot_why)),
+        changes=changes,
+        expect=expect,
+        reboot=bool(reboot_why),
+        reboot_why=reboot_why,
+        reboot_allowed=decision.settings.reboot_allowed,
+        reboot_windows=decision.settings.reboot_windows,
+        rows=table,
+        notes=[*base.notes, *desired.notes],
+    )
 
 
 def _reservation(decision: Decision, present: list[str], ram: int) -> tuple[Decision, list[Refusal]]:
@@ -223,6 +201,7 @@ def _blank(platform: Platform, decision: Decision, refusals: list[Refusal]) -> H
         status="refused",
         platform=summary(platform),
         rule=f"{decision.rule} ({decision.rule_where})",
+        overrides=decision.overrides,
         strategy=decision.strategy,
         layers=decision.layers,
         refusals=refusals,
@@ -284,56 +263,13 @@ def _obstacle(facts: Facts, desired: DesiredState, boot: NextBoot) -> Refusal | 
     return None
 
 
-def _boot_differences(boot: NextBoot, desired: DesiredState) -> list[str]:
-    """How the next boot's arguments differ from the wanted ones."""
-    if not boot.known:
-        return [f"what boots next cannot be read: {boot.why}"]
-    out = []
-    for key, wanted in wanted_values(desired).items():
-        found = values(boot.arguments, key)
-        if found != wanted:
-            have = " ".join(f"{key}={v}" if v else key for v in found) or f"no {key}"
-            want = " ".join(f"{key}={v}" if v else key for v in wanted)
-            out.append(f"the next boot has {have}, wanted is {want}{' once' if len(wanted) == 1 else ''}")
-    for key in desired.boot_remove:
-        if values(boot.arguments, key):
-            out.append(f"the next boot has {key}, which must not be there")
-    return out
-
-
-def _reboot_reason(facts: Facts, wanted: int | None) -> str:
-    """Why only a reboot can help: memory is set aside at boot. Empty if none is needed."""
-    have = facts.kexec.crash_size or 0
-    if wanted is None:
-        return "" if have else "no memory is reserved for the capture kernel"
-    if have < wanted - _SHORT or have > wanted + _LONG:
-        return f"the running kernel has {format_size(have)} reserved, wanted is {format_size(wanted)}: memory is set aside at boot"
-    return ""
-
-
-def _reload_reason(facts: Facts, desired: DesiredState, capture: Capture, kinds: list[str]) -> str:
-    if not facts.kexec.crash_loaded:
-        return "no capture kernel is loaded"
-    if "image" in kinds:
-        return "the capture image is built anew"
-    if capture.loaded_arguments is None:
-        return "it is not known with which command line the capture kernel was loaded" if "file" in kinds else ""
-    lacking = missing(capture.loaded_arguments, desired)
-    return f"the loaded capture kernel lacks: {' '.join(lacking)}" if lacking else ""
-
-
-def _blocked(facts: Facts) -> str:
-    if facts.kexec.load_disabled:
-        return "kernel.kexec_load_disabled is 1, and stays so until a reboot"
-    if facts.kexec.limit_panic == 0:
-        return "kernel.kexec_load_limit_panic is used up (0), and stays so until a reboot"
-    return ""
-
-
-def _action(changes: list[Change], reboot: bool) -> str:
-    rank = {"knob": 1, "service": 1, "reload": 2, "file": 2, "package": 2, "boot": 2, "image": 3}
-    worst = max((rank[c.kind] for c in changes), default=0)
-    return "reboot" if reboot else _ACTIONS[worst]
+def _rollout(policy: Policy) -> Rollout:
+    wish = policy.rollout
+    return Rollout(
+        waves=[str(w) for w in wish.get("waves", [])],
+        max_fail=str(wish.get("max_fail", 0)),
+        max_hosts=wish.get("max_hosts"),
+    )
 
 
 def seal(policy: Policy, hosts: list[HostPlan]) -> Plan:
@@ -342,6 +278,8 @@ def seal(policy: Policy, hosts: list[HostPlan]) -> Plan:
         tool=f"kdump-orchestrator {__version__}",
         policy=policy.name,
         policy_hash=policy.hash,
+        signers=policy.signers,
+        rollout=_rollout(policy),
         changes=sum(len(h.changes) for h in hosts if h.status == "changes"),
         hosts=sorted(hosts, key=lambda h: h.host),
     )

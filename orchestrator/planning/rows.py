@@ -63,7 +63,7 @@ def rows(facts: Facts, desired: DesiredState, decision: Decision, boot: NextBoot
     return [
         StateRow(
             what="crashkernel",
-            wanted=" ".join(reserved.arguments) + wanted_size,
+            wanted=(" ".join(reserved.arguments) or "none") + wanted_size,
             next_boot=unknown or shown(next_arguments, "crashkernel"),
             running=running,
             loaded=loaded,

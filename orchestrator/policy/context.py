@@ -58,8 +58,8 @@ def _param(f: Facts, pair: str) -> bool | None:
 
 
 def _fadump(f: Facts, pair: str) -> bool | None:
-    name, _, value = pair.partition("=")
-    return f.kexec.fadump.get(name) == value
+    name, equals, value = pair.partition("=")
+    return f.kexec.fadump.get(name) == value if equals else name in f.kexec.fadump
 
 
 def _kexec(f: Facts, _what: str) -> bool | None:

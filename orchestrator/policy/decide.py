@@ -8,42 +8,27 @@ platform's row says which of them this kernel offers. What is not offered is ref
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from orchestrator.cmdline import ensure, key_of, without
 from orchestrator.crashkernel import format_size, parse, parse_size, round_ram
-from orchestrator.documents.decision import LAYERS, Alternative, Decision, Layer, Refusal, Reservation, Settings, Source
+from orchestrator.documents.decision import LAYERS, Decision, Refusal, Reservation, Settings, Source
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.platform import Platform
 from orchestrator.knowledge.load import Knowledge, Row
-from orchestrator.policy.context import Context, getter
+from orchestrator.policy import layers as on_layers
+from orchestrator.policy import settings as on_settings
+from orchestrator.policy.compose import merge
+from orchestrator.policy.context import Context
 from orchestrator.policy.explain import trace_rules
-from orchestrator.policy.load import Policy, Rule
+from orchestrator.policy.limits import Limit, asked
+from orchestrator.policy.load import Override, Policy, Rule
+from orchestrator.policy.shape import Shape
 
-A, B, C = LAYERS
-
-
-def handler_state(layer: Mapping[str, Any], facts: Facts, features: Mapping[str, Any]) -> tuple[str, str]:
-    """State of the layer ``custom_handler`` and the evidence for it: verified, expected, off or absent."""
-    handlers: list[str] = layer.get("handlers", [])
-    pointer, symbols = facts.kernel.crash_shutdown, facts.kernel.symbols
-    if pointer is not None and handlers:
-        if pointer in handlers:
-            return "verified", f"machine_ops.crash_shutdown points to {pointer}"
-        if pointer.endswith("_crash_shutdown"):
-            return "off", f"machine_ops.crash_shutdown points to {pointer}, not to {' or '.join(handlers)}"
-    if symbols is not None:
-        found = [h for h in handlers if h in symbols]
-        if found:
-            return "verified", f"the kernel has {found[0]}"
-        return "off", f"the kernel has no {' or '.join(handlers)}"
-    probe = features[layer["feature"]](facts) if "feature" in layer else None
-    if probe is False:
-        return "off", f"this kernel was built without {' or '.join(handlers)}"
-    return "expected", "the symbols of the kernel could not be read (root is needed), so it is expected, not seen"
+A, B, _ = LAYERS
+_KEEP = 20_000  # flat memory for a stream of a million different hosts
 
 
 class Decider:
@@ -52,32 +37,32 @@ class Decider:
     def __init__(self, policy: Policy, knowledge: Knowledge) -> None:
         self.policy = policy
         self.knowledge = knowledge
-        fields: set[str] = {"arch"}
-        for rule in policy.rules:
-            fields |= rule.match.fields
-        for row in (*knowledge.rows, *knowledge.guards):
-            fields |= row.match.fields
-            if "requires" in row.data:
-                fields.add("feature:" + row.data["requires"]["feature"])
-        for table in knowledge.reservations:
-            fields |= table.match.fields
-        self._getters = tuple(getter(field, knowledge.features) for field in sorted(fields))
+        places = [*(r.settings for r in policy.rules), *(o.settings for o in policy.overrides)]
+        self._limits = tuple({limit.id: limit for s in places for limit in asked(knowledge.limits, s)}.values())
+        rows = (*knowledge.rows, *knowledge.guards)
+        asked_by: list[Any] = [*policy.rules, *policy.overrides, *rows, *self._limits, *knowledge.reservations]
+        matchers = [entry.match for entry in asked_by]
+        needs = ["feature:" + row.data["requires"]["feature"] for row in rows if "requires" in row.data]
+        layers = [layer for row in rows for layer in row.data.get("layers", {}).values()]
+        needs += ["feature:" + layer["feature"] for layer in layers if "feature" in layer]
+        self._shape = Shape(matchers, ["arch", "hypervisor", "role", *needs], knowledge.features)
         self._cache: dict[Any, tuple[Decision, _Basis | None]] = {}
         self._sized: dict[tuple[int, int | None], Decision] = {}  # the cache above keeps the identities valid
+        self._effective: dict[tuple[str, tuple[str, ...]], Rule] = {}
 
     def decide(self, facts: Facts, platform: Platform) -> Decision:
-        """The decision for one host; equal to :meth:`fresh`, and shared between hosts that cannot differ."""
+        """The decision for one host, without its trace; hosts that cannot differ share it."""
         kernel = facts.kernel
         key = (
-            tuple([get(facts, platform) for get in self._getters]),
+            self._shape(facts, platform),
             kernel.crash_shutdown,
             None if kernel.symbols is None else tuple(kernel.symbols),
             kernel.post_notifiers,
-            tuple([c.why for c in platform.contradictions]),
+            tuple([c.why for c in platform.contradictions]) if platform.contradictions else None,
         )
         found = self._cache.get(key)
         if found is None:
-            if len(self._cache) > 20_000:  # flat memory for a stream of a million different hosts
+            if len(self._cache) > _KEEP:
                 self._cache.clear()
                 self._sized.clear()
             found = self._cache[key] = self._decide(facts, platform)
@@ -87,47 +72,71 @@ class Decider:
         ram = ram_of(facts)
         sized = self._sized.get((id(decision), ram))
         if sized is None:
-            if len(self._sized) > 20_000:
+            if len(self._sized) > _KEEP:
                 self._sized.clear()
             sized = self._sized[id(decision), ram] = replace_reservation(decision, basis.reservation(ram))
         return sized
 
-    def fresh(self, facts: Facts, platform: Platform) -> Decision:
-        """Decide without looking at earlier decisions."""
+    def explained(self, facts: Facts, platform: Platform) -> Decision:
+        """The same decision, made without looking at earlier ones, with the trace of every rule and clause."""
         decision, basis = self._decide(facts, platform)
-        return decision if basis is None else replace_reservation(decision, basis.reservation(ram_of(facts)))
+        if basis is not None:
+            decision = replace_reservation(decision, basis.reservation(ram_of(facts)))
+        context = Context(facts, platform, self.knowledge.features)
+        return msgspec.structs.replace(decision, trace=trace_rules(self.policy, self.knowledge, context))
+
+    def effective(self, context: Context) -> tuple[Rule, list[Override]]:
+        """The rule that takes the host, with the settings of all overrides that hold, and these overrides."""
+        rule = next(r for r in self.policy.rules if r.match.test(context) is True)
+        overrides = [o for o in self.policy.overrides if o.match.test(context) is True]
+        if not overrides:
+            return rule, []
+        key = (rule.id, tuple(o.id for o in overrides))
+        if key not in self._effective:
+            settings, level = rule.settings, rule.level
+            for o in overrides:
+                settings, level = merge(settings, o.settings), o.level or level
+            self._effective[key] = replace(rule, settings=settings, level=level)
+        return self._effective[key], overrides
 
     def _decide(self, facts: Facts, platform: Platform) -> tuple[Decision, _Basis | None]:
-        """Everything but the size of the reservation, and what that size is computed from."""
+        """Everything but the size of the reservation and the trace, and what that size is computed from."""
         k, policy = self.knowledge, self.policy
         context = Context(facts, platform, k.features)
-        rule = next(r for r in policy.rules if r.match.test(context) is True)
+        rule, overrides = self.effective(context)
         row = next(r for r in k.rows if r.match.test(context) is True)
         guards = [g for g in k.guards if g.match.test(context) is True]
         refusals = self._refusals(rule, row, guards, facts, platform)
         unknown = {"state": "absent", "why": row.data.get("refuse", {}).get("why", "")}
         layers = {name: dict(row.data.get("layers", {}).get(name, unknown)) for name in LAYERS}
-        states = {B: handler_state(layers[B], facts, k.features)} if layers[B]["state"] != "absent" else {}
+        states = {B: on_layers.handler_state(layers[B], facts, k.features)} if layers[B]["state"] != "absent" else {}
         unproven = bool(rule.settings.get("allow_unproven", False))
         alternatives = (
-            [self._judge(name, layers[name], row, states.get(name), unproven) for name in LAYERS]
+            [on_layers.judge(name, layers[name], row, states.get(name), unproven, k) for name in LAYERS]
             if "layers" in row.data
             else []
         )
         strategy = ""
-        if not refusals:
-            strategy, refusal = _choose(rule, row, alternatives, unproven)
+        if not refusals and not rule.disable:
+            strategy, refusal = on_layers.choose(rule, row, alternatives, unproven)
             refusals += [refusal] if refusal else []
-        if not refusals:
-            refusals += _forbidden_wishes(rule, row, layers[A], k)
+        if not refusals and not rule.disable:
+            refusals += on_layers.forbidden_wishes(rule, row, layers[A], k)
+            refusals += self._unmet(rule, overrides, context)
         acting = not refusals
-        decided = self._layers(strategy, layers, states, rule, facts) if acting else self._passive(layers, states)
-        settings = self._settings(rule, row, guards, decided, context) if acting else Settings()
-        notes = list(row.data.get("notes", [])) + [g.data["note"] for g in guards if "note" in g.data]
+        notes: list[str] = []
+        if acting and not rule.disable:
+            decided = on_layers.active(strategy, layers, states, rule, facts, k)
+            settings = on_settings.make(rule.settings, row, guards, decided, k)
+            notes = list(row.data.get("notes", [])) + [g.data["note"] for g in guards if "note" in g.data]
+        else:
+            decided = on_layers.passive(layers, states, k)
+            settings = _disabled(rule) if acting else Settings()
         decision = Decision(
             outcome=("audit" if rule.level == "audit" else "act") if acting else "refuse",
             rule=rule.id,
             rule_where=rule.where,
+            overrides=[o.id for o in overrides],
             strategy=strategy if acting else "",
             layers=decided,
             settings=settings,
@@ -135,17 +144,27 @@ class Decider:
             alternatives=alternatives,
             knowledge=[row.id, *(g.id for g in guards)],
             notes=notes,
-            trace=trace_rules(policy.rules, k, rule, row, context),
             policy=policy.name,
             policy_hash=policy.hash,
         )
-        return decision, self._basis(rule.settings.get("reservation", {}), context) if acting else None
+        sized = acting and not rule.disable
+        return decision, self._basis(rule.settings.get("reservation", {}), context) if sized else None
+
+    def _unmet(self, rule: Rule, overrides: list[Override], context: Context) -> list[Refusal]:
+        """Wishes that this host cannot meet. One that may not be met because something is unknown is let through."""
+        out = []
+        for limit in asked(self._limits, rule.settings):
+            if limit.match.test(context) is True:
+                place = next((o for o in reversed(overrides) if limit.hit(o.settings)), rule)
+                out.append(_limit_refusal(limit, place, self.knowledge))
+        return out
 
     def _refusals(self, rule: Rule, row: Row, guards: list[Row], facts: Facts, platform: Platform) -> list[Refusal]:
         out = []
         words = {"role": platform.role, "arch": platform.arch, "hypervisor": platform.hypervisor}
         for entry in (row, *guards):
-            if refuse := entry.data.get("refuse"):
+            refuse = entry.data.get("refuse")
+            if refuse and (not rule.disable or refuse.get("always")):
                 out.append(
                     Refusal(
                         id=entry.id,
@@ -156,7 +175,11 @@ class Decider:
                         sources=self.knowledge.cite(entry.data.get("sources", [])),
                     )
                 )
-        if "requires" in row.data and self.knowledge.features[row.data["requires"]["feature"]](facts) is not True:
+        if (
+            "requires" in row.data
+            and not rule.disable
+            and self.knowledge.features[row.data["requires"]["feature"]](facts) is not True
+        ):
             need = row.data["requires"]
             out.append(
                 Refusal(
@@ -180,119 +203,6 @@ class Decider:
                 )
             )
         return out
-
-    def _judge(
-        self, name: str, layer: Mapping[str, Any], row: Row, state: tuple[str, str] | None, unproven: bool
-    ) -> Alternative:
-        """What knowledge says of relying on one layer."""
-        kind, why = layer["state"], layer["why"]
-        sources = self.knowledge.cite(layer.get("sources", []))
-        if kind == "absent":
-            verdict = "impossible"
-        elif kind == "forbidden":
-            verdict = "forbidden"
-        elif kind == "supplement":
-            verdict, why = "forbidden", f"alone it does not clean up: {why}"
-        elif kind == "unproven" and not unproven:
-            verdict = "unproven"
-        elif state is not None and state[0] == "off":
-            verdict, why = "impossible", state[1]
-        else:
-            verdict = "recommended" if name in row.data.get("recommend", []) else "accepted"
-        return Alternative(strategy=name, verdict=verdict, why=why, sources=sources)
-
-    def _layers(
-        self,
-        strategy: str,
-        layers: Mapping[str, Mapping[str, Any]],
-        states: Mapping[str, tuple[str, str]],
-        rule: Rule,
-        facts: Facts,
-    ) -> list[Layer]:
-        cite = self.knowledge.cite
-        first = layers[A]
-        wish = rule.settings.get("post_notifiers", "auto")
-        forced = bool(first.get("forced")) and facts.kernel.post_notifiers == "Y"
-        if strategy == A or first["state"] == "required":
-            on, why = True, first["why"]
-        elif first["state"] == "forbidden":
-            on, why = False, first["why"]
-        elif wish != "auto":
-            on, why = wish == "on", f"the policy sets it ({rule.id}); {first['why']}"
-        elif first.get("default") == "keep":
-            on, why = facts.kernel.post_notifiers == "Y", f"left as the kernel set it; {first['why']}"
-        else:
-            on, why = first.get("default") == "on", first["why"]
-        out = [
-            Layer(
-                name=A,
-                state="on" if on else "off",
-                why=why,
-                sources=cite(first.get("sources", [])),
-                forced=forced and on,
-            )
-        ]
-        second = layers[B]
-        if second["state"] == "absent":
-            out.append(Layer(name=B, state="impossible", why=second["why"], sources=cite(second.get("sources", []))))
-        else:
-            state, evidence = states[B]
-            out.append(
-                Layer(name=B, state=state, why=f"{evidence}; {second['why']}", sources=cite(second.get("sources", [])))
-            )
-        third = layers[C]
-        possible = third["state"] not in ("absent", "forbidden")
-        out.append(
-            Layer(
-                name=C,
-                state="on" if possible else "impossible",
-                why=third["why"],
-                sources=cite(third.get("sources", [])),
-            )
-        )
-        return out
-
-    def _passive(self, layers: Mapping[str, Mapping[str, Any]], states: Mapping[str, tuple[str, str]]) -> list[Layer]:
-        """The layers of a host that is not touched: what is possible, without any wish."""
-        out = []
-        for name in LAYERS:
-            layer = layers[name]
-            state = "impossible" if layer["state"] in ("absent", "forbidden") else states.get(name, ("off", ""))[0]
-            out.append(
-                Layer(name=name, state=state, why=layer["why"], sources=self.knowledge.cite(layer.get("sources", [])))
-            )
-        return out
-
-    def _settings(self, rule: Rule, row: Row, guards: list[Row], layers: list[Layer], context: Context) -> Settings:
-        s, k = rule.settings, self.knowledge
-        capture = k.capture[row.data["capture"]]
-        arguments: list[str] = list(capture["arguments"])
-        forbidden: list[str] = list(row.data.get("forbid_arguments", []))
-        for guard in guards:
-            forbidden += guard.data.get("forbid_arguments", [])
-            swaps = guard.data.get("replace_arguments", {})
-            arguments = [swaps.get(a, a) for a in arguments]
-        arguments = ensure(without(arguments, forbidden), row.data.get("add_arguments", []))
-        wishes = s.get("capture", {})
-        removed = [r for r in wishes.get("remove", []) if not _is_reset(r, capture["reset"])]
-        arguments = ensure(without(arguments, removed), [w for w in wishes.get("ensure", []) if w not in forbidden])
-        names = {key_of(a) for a in arguments}
-        rivals = sorted(other for group in k.exclusive if group & names for other in group - names)
-        on = layers[0].state == "on"
-        # Where the kernel turns the layer on by itself and it is merely kept, nothing has to be written anywhere.
-        kept = layers[0].forced and row.data["layers"][A].get("default") == "keep"
-        dump = s.get("dump", {})
-        return Settings(
-            post_notifiers=None if kept else on,
-            capture_ensure=arguments,
-            capture_remove=sorted({*forbidden, *removed, *rivals}),
-            boot_ensure=["crash_kexec_post_notifiers"] if on and not kept else [],
-            boot_remove=[] if on else ["crash_kexec_post_notifiers"],
-            target_path=s.get("target", {}).get("path", ""),
-            dump_level=dump.get("level"),
-            dump_compression=dump.get("compression", ""),
-            sysctls={name: str(value) for name, value in sorted(s.get("sysctls", {}).items())},
-        )
 
     def _basis(self, wish: Mapping[str, Any], context: Context) -> _Basis:
         minimum = parse_size(wish["minimum"]) if "minimum" in wish else 0
@@ -329,48 +239,24 @@ def ram_of(facts: Facts) -> int | None:
     return round_ram(memory) if memory else None
 
 
-def _is_reset(argument: str, reset: list[str]) -> bool:
-    """The arguments that make the layer kdump_reset are not for a policy to remove."""
-    return argument in reset or argument in {key_of(a) for a in reset}
+def _disabled(rule: Rule) -> Settings:
+    reboot = rule.settings.get("reboot", {})
+    return msgspec.structs.replace(
+        on_settings.DISABLED,
+        reboot_allowed=reboot.get("allowed", "window" if "windows" in reboot else "always"),
+        reboot_windows=list(reboot.get("windows", [])),
+    )
 
 
-def _choose(rule: Rule, row: Row, alternatives: list[Alternative], unproven: bool) -> tuple[str, Refusal | None]:
-    """The first layer of the rule's list that may be relied on, or the refusal that says why none may."""
-    by_name = {a.strategy: a for a in alternatives}
-    for name in rule.strategy:
-        if by_name[name].verdict in ("recommended", "accepted"):
-            return name, None
-    reasons = [f"{n}: {by_name[n].verdict}: {by_name[n].why}" for n in rule.strategy]
-    sources = list({s.id: s for n in rule.strategy for s in by_name[n].sources}.values())
-    usable = [a.strategy for a in alternatives if a.verdict in ("recommended", "accepted")]
-    if usable:
-        fix = f"allow {' or '.join(usable)} in rule {rule.id!r}"
-    elif any(by_name[n].verdict == "unproven" for n in rule.strategy) and not unproven:
-        fix = f"nothing is proven on this platform; `allow_unproven: true` in rule {rule.id!r} accepts the risk"
-    else:
-        fix = "no layer cleans up on this platform: exclude such hosts"
-    what = f"the policy's strategy ({', '.join(rule.strategy)}) is not possible on {row.data['title']}"
-    return "", Refusal(id=row.id, what=what, why="; ".join(reasons), fix=fix, where=rule.where, sources=sources)
-
-
-def _forbidden_wishes(rule: Rule, row: Row, layer: Mapping[str, Any], k: Knowledge) -> list[Refusal]:
-    """``post_notifiers`` against what the platform needs."""
-    wish = rule.settings.get("post_notifiers", "auto")
-    clash = {"on": layer["state"] == "forbidden", "off": layer["state"] == "required"}.get(wish, False)
-    if wish == "off" and A in rule.strategy[:1]:
-        clash = True
-    if not clash:
-        return []
-    return [
-        Refusal(
-            id=row.id,
-            what=f"the policy orders post_notifiers: {wish} on {row.data['title']}",
-            why=layer["why"],
-            fix=f"remove post_notifiers from rule {rule.id!r}, or leave such hosts out",
-            where=rule.where,
-            sources=k.cite(layer.get("sources", [])),
-        )
-    ]
+def _limit_refusal(limit: Limit, place: Rule | Override, knowledge: Knowledge) -> Refusal:
+    return Refusal(
+        id=limit.id,
+        what=f"the policy asks for {limit.setting}, which this host cannot do",
+        why=limit.why,
+        fix=limit.fix,
+        where=place.where,
+        sources=knowledge.cite(limit.sources),
+    )
 
 
 def replace_reservation(decision: Decision, reservation: Reservation) -> Decision:

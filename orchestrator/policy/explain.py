@@ -10,23 +10,22 @@ from orchestrator.documents.decision import RuleTrace
 if TYPE_CHECKING:
     from orchestrator.knowledge.load import Knowledge, Row
     from orchestrator.policy.context import Context
-    from orchestrator.policy.load import Rule
+    from orchestrator.policy.load import Override, Policy, Rule
 
 
-def trace_rules(
-    rules: tuple[Rule, ...], knowledge: Knowledge, chosen: Rule, row: Row, context: Context
-) -> list[RuleTrace]:
-    """All rules up to and including the chosen one, then the platform's row, then the guards that hold."""
+def _trace(entry: Rule | Override | Row, context: Context) -> RuleTrace:
+    answer = entry.match.test(context)
+    return RuleTrace(id=entry.id, where=entry.where, matched=answer, clauses=entry.match.explain(context).parts)
+
+
+def trace_rules(policy: Policy, knowledge: Knowledge, context: Context) -> list[RuleTrace]:
+    """All rules up to and including the chosen one, all overrides, the platform's row, then the guards that hold."""
     out = []
-    for rule in rules:
-        answer = rule.match.test(context)
-        out.append(RuleTrace(id=rule.id, where=rule.where, matched=answer, clauses=rule.match.explain(context).parts))
-        if rule is chosen:
+    for rule in policy.rules:
+        out.append(_trace(rule, context))
+        if out[-1].matched is True:
             break
-    out.append(RuleTrace(id=row.id, where=row.where, matched=True, clauses=row.match.explain(context).parts))
-    for guard in knowledge.guards:
-        if guard.match.test(context) is True:
-            out.append(
-                RuleTrace(id=guard.id, where=guard.where, matched=True, clauses=guard.match.explain(context).parts)
-            )
+    out += [_trace(o, context) for o in policy.overrides]
+    out.append(_trace(next(r for r in knowledge.rows if r.match.test(context) is True), context))
+    out += [_trace(g, context) for g in knowledge.guards if g.match.test(context) is True]
     return out

@@ -113,7 +113,7 @@ def lint(policy: Policy, knowledge: Knowledge) -> list[Problem]:
 
 
 def _unreachable(policy: Policy, index: int, rule: Rule) -> Problem:
-    where = policy.marked.where((*rule.path, "match"))
+    where = rule.at("match")
     mine = [c for c in cells() if rule.match.test(c) is not False]
     if not mine:
         return Problem(
@@ -150,7 +150,7 @@ def _impossible(policy: Policy, rule: Rule, reach: list[Cell], knowledge: Knowle
     unproven = bool(rule.settings.get("allow_unproven", False))
     rows = list({row.id: row for cell in reach for row in _rows_for(cell, knowledge)}.values())
     usable = [row for row in rows if "refuse" not in row.data]
-    where = policy.marked.where((*rule.path, "strategy"))
+    where = rule.at("strategy")
     reasons = {s: [_possible(row, s, unproven) for row in (usable or rows)] for s in rule.strategy}
     dead = [s for s in rule.strategy if all(reasons[s])]
     if len(dead) == len(rule.strategy):
@@ -183,7 +183,7 @@ def _impossible(policy: Policy, rule: Rule, reach: list[Cell], knowledge: Knowle
             )
         ]
     return [
-        Problem(f"rule {rule.id!r}: {s} can never be taken", policy.marked.where((*rule.path, "strategy", rule.strategy.index(s))), reasons[s][0], "remove it", "P032", "warning")
+        Problem(f"rule {rule.id!r}: {s} can never be taken", rule.at("strategy", rule.strategy.index(s)), reasons[s][0], "remove it", "P032", "warning")
         for s in dead
     ]  # fmt: skip
 

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a policy file: YAML with positions, JSON Schema, then meaning. Every problem has file:line:col."""
+"""From policy files to a compiled policy: meaning is checked here, shape before (schema.py), reach afterwards (lint.py)."""
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +12,28 @@ from orchestrator.crashkernel import parse as parse_crashkernel
 from orchestrator.documents.base import digest
 from orchestrator.errors import InvalidInput, PolicyError, Problem
 from orchestrator.knowledge.load import Knowledge
+from orchestrator.policy.compose import (
+    Composed,
+    Entry,
+    PolicyFile,
+    Verify,
+    compose,
+    display,
+    locate,
+    merge,
+    parse_file,
+    read_bytes,
+    read_file,
+    read_tree,
+)
 from orchestrator.policy.match import Matcher, compile_match
-from orchestrator.resources import data_path, data_root, read_text
-from orchestrator.yamlmarks import Marked
+from orchestrator.resources import data_path
 from orchestrator.yamlmarks import Path as YamlPath
-from orchestrator.yamlmarks import load as load_yaml
-
-MAX_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule, compiled. ``strategy`` is empty when the rule refuses."""
+    """One rule, compiled. Exactly one of ``strategy``, ``refuse`` and ``disable`` is not empty."""
 
     id: str
     where: str
@@ -34,29 +41,56 @@ class Rule:
     why: str
     strategy: tuple[str, ...]
     refuse: str
+    disable: str
     level: str
     settings: Mapping[str, Any]
     path: YamlPath
     source: Mapping[str, Any]  # the match as it is written, for reasoning about the policy
+    file: PolicyFile
+
+    def at(self, *path: str | int) -> str:
+        """``file:line:col`` of a part of the rule."""
+        return self.file.marked.where((*self.path, *path))
+
+
+@dataclass(frozen=True)
+class Override:
+    """Changes on top of whatever rule was chosen. ``level`` is empty where it does not change it."""
+
+    id: str
+    where: str
+    match: Matcher
+    why: str
+    level: str
+    settings: Mapping[str, Any]
+    path: YamlPath
+    source: Mapping[str, Any]
+    file: PolicyFile
+
+    def at(self, *path: str | int) -> str:
+        """``file:line:col`` of a part of the override."""
+        return self.file.marked.where((*self.path, *path))
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy that has passed every check of its own text. The last rule is the default and matches every host."""
+    """A policy that has passed every check of its own text. The last rule is the default and matches every host.
+
+    ``signers`` names who signed which file; it is empty unless signatures were asked for.
+    """
 
     name: str
     file: str
     hash: str
     rules: tuple[Rule, ...]
-    marked: Marked
+    overrides: tuple[Override, ...] = ()
+    rollout: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[PolicyFile, ...] = ()
 
-
-@cache
-def _validator() -> Any:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415  (108 ms of import that `--help` must not pay)
-
-    schema = json.loads(read_text("schemas/policy.schema.json"))
-    return Draft202012Validator(schema)
+    @property
+    def signers(self) -> list[str]:
+        """``file: signer`` of every signed file, weakest first."""
+        return [f"{f.name}: {f.signer}" for f in self.files if f.signer]
 
 
 def default_path() -> Path:
@@ -64,247 +98,148 @@ def default_path() -> Path:
     return data_path("policies/default.yaml")
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _choices(schema: Any) -> list[str]:
-    """Every value that an enum somewhere below allows, for suggestions."""
-    out: list[str] = []
-    if isinstance(schema, dict):
-        out += [str(v) for v in schema.get("enum", [])]
-        for key in ("oneOf", "anyOf", "items"):
-            below = schema.get(key)
-            for part in below if isinstance(below, list) else [below] if below else []:
-                target = part
-                if isinstance(part, dict) and "$ref" in part:
-                    target = _validator().schema["$defs"][part["$ref"].rsplit("/", 1)[1]]
-                out += _choices(target)
-    return list(dict.fromkeys(out))
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else "known here: " + ", ".join(known)
-
-
-def _describe(error: Any, marked: Marked) -> list[Problem]:
-    """Turn one schema error into problems in the field's words."""
-    path = tuple(error.absolute_path)
-    where = marked.where(path)
-    here = ".".join(str(p) for p in path) or "the policy"
-    value, validator = error.instance, error.validator
-    if validator == "additionalProperties" and isinstance(value, dict) and isinstance(error.schema, dict):
-        known = sorted(error.schema.get("properties", {}))
-        extra = [k for k in value if k not in known]
-        return [
-            Problem(
-                f"unknown key {k!r} in {here}",
-                marked.where((*path, k), key=True),
-                "the schema has no such key",
-                _nearest(k, known),
-                "P002",
-            )
-            for k in extra
-        ]
-    if validator == "required":
-        missing = [k for k in error.validator_value if isinstance(value, dict) and k not in value]
-        return [Problem(f"{here} lacks {k!r}", where, "it is required", f"add {k}:", "P003") for k in missing]
-    if validator == "oneOf" and isinstance(value, dict) and any("required" in s for s in error.validator_value):
-        both = "strategy" in value and "refuse" in value
-        return [
-            Problem(
-                f"{here} has both strategy and refuse" if both else f"{here} has neither strategy nor refuse",
-                where,
-                "a rule either relies on a layer or touches nothing",
-                "keep one of the two" if both else "add one of the two",
-                "P004",
-            )
-        ]
-    if validator in ("enum", "const", "oneOf"):
-        choices = _choices(error.schema) or [str(error.validator_value)]
-        bad = [v for v in value if str(v) not in choices] if isinstance(value, list) else [value]
-        if isinstance(value, list) and bad:
-            path = (*path, value.index(bad[0]))
-            where = marked.where(path)
-        shown = bad[0] if bad else value
-        hint = _nearest(str(shown), choices)
-        return [
-            Problem(
-                f"{here}: {_short(shown)} is not allowed",
-                where,
-                "only certain values have a meaning here",
-                hint,
-                "P005",
-            )
-        ]
-    if validator == "type":
-        number = error.validator_value == "string" and isinstance(value, int | float)
-        fix = (
-            f'put it in quotes: "{value}" (6.10 without quotes is the number 6.1)'
-            if number
-            else "see docs/policy-reference.md"
-        )
-        what = f"{here}: {_short(value)} is not {_kind(error.validator_value)}"
-        return [Problem(what, where, "wrong type", fix, "P006")]
-    if validator == "propertyNames" or error.parent is not None:
-        return [
-            Problem(
-                f"{here}: {error.message[:200]}",
-                where,
-                "the name is not allowed there",
-                "see docs/policy-reference.md",
-                "P005",
-            )
-        ]
-    return [
-        Problem(
-            f"{here}: {error.message[:200]}",
-            where,
-            "the schema does not allow it",
-            "see docs/policy-reference.md",
-            "P007",
-        )
-    ]
-
-
-def _kind(name: Any) -> str:
-    words = {
-        "object": "a mapping",
-        "array": "a list",
-        "string": "text",
-        "integer": "a whole number",
-        "boolean": "true or false",
-    }
-    return words.get(str(name), str(name))
-
-
-def check_schema(marked: Marked) -> list[Problem]:
-    """Every way in which the text is not a policy."""
-    problems: list[Problem] = []
-    for error in sorted(_validator().iter_errors(marked.data), key=lambda e: [str(p) for p in e.absolute_path]):
-        problems += _describe(error, marked)
-    return list(dict.fromkeys(problems))
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a rule over those of the policy: mappings merge key by key, everything else is replaced."""
-    out = dict(base)
-    for key, value in over.items():
-        old = out.get(key)
-        out[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return out
-
-
-def _check_settings(settings: Mapping[str, Any], marked: Marked, path: YamlPath) -> list[Problem]:
+def _check_reservation(wish: Mapping[str, Any], entry: Entry, path: YamlPath, knowledge: Knowledge) -> list[Problem]:
+    where = entry.file.marked.where((*path, "reservation", "crashkernel"))
     problems = []
-    reservation = settings.get("reservation", {})
-    if "crashkernel" in reservation:
+    given = wish.get("crashkernel", [])
+    for text in [given] if isinstance(given, str) else given:
         try:
-            parse_crashkernel(reservation["crashkernel"])
+            parse_crashkernel(text)
         except InvalidInput as e:
             p = e.problems[0]
-            where = marked.where((*path, "reservation", "crashkernel"))
             problems.append(Problem(p.what, where, p.why or "the kernel would reserve nothing", p.fix, "P010"))
-    capture = settings.get("capture", {})
-    keys: dict[str, str] = {}
-    for argument in capture.get("ensure", []):
-        key = argument.split("=", 1)[0]
-        where = marked.where((*path, "capture", "ensure"))
-        if key in keys:
-            problems.append(
-                Problem(
-                    f"capture.ensure names {key!r} twice", where, "one argument can have one value", "keep one", "P011"
-                )
-            )
-        keys[key] = argument
-        if key in ("elfcorehdr", "crashkernel"):
-            problems.append(
-                Problem(f"capture.ensure must not set {key!r}", where, "kexec sets it itself", "remove it", "P012")
-            )
-    for key in capture.get("remove", []):
-        if key in keys or key in keys.values():
-            where = marked.where((*path, "capture", "remove"))
-            problems.append(
-                Problem(
-                    f"{key!r} is both ensured and removed", where, "the two contradict each other", "keep one", "P013"
-                )
-            )
+    if "table" in wish and wish["table"] not in knowledge.named_tables:
+        where = entry.file.marked.where((*path, "reservation", "table"))
+        what = f"there is no table {wish['table']!r}"
+        known = ", ".join(sorted(knowledge.named_tables))
+        problems.append(Problem(what, where, "tables are part of the knowledge data", f"one of: {known}", "P018"))
     return problems
 
 
-def parse(text: str, name: str, knowledge: Knowledge) -> Policy:
-    """Check and compile a policy. Raises :class:`PolicyError` with everything that is wrong."""
-    try:
-        marked = load_yaml(text, name)
-    except InvalidInput as e:
-        raise PolicyError([Problem(p.what, p.where, p.why, p.fix, "P001") for p in e.problems]) from None
-    if problems := check_schema(marked):
-        raise PolicyError(problems)
-    data, spec = marked.data, marked.data["spec"]
-    shared = spec.get("settings", {})
-    problems = _check_settings(shared, marked, ("spec", "settings"))
-    rules: list[Rule] = []
-    ids: dict[str, str] = {}
-    entries: list[tuple[YamlPath, dict[str, Any]]] = [
-        (("spec", "rules", i), r) for i, r in enumerate(spec.get("rules", []))
-    ]
-    entries.append((("spec", "default"), {"id": "default", "match": {}, **spec["default"]}))
-    for path, entry in entries:
-        where = marked.where(path)
-        if entry["id"] in ids:
-            problems.append(
-                Problem(
-                    f"rule id {entry['id']!r} stands twice",
-                    where,
-                    f"the first is at {ids[entry['id']]}",
-                    "rename one",
-                    "P014",
-                )
-            )
-        ids[entry["id"]] = where
-        own = entry.get("settings", {})
-        problems += _check_settings(own, marked, (*path, "settings"))
+def _check_settings(settings: Mapping[str, Any], entry: Entry, path: YamlPath, knowledge: Knowledge) -> list[Problem]:
+    marked = entry.file.marked
+    problems = _check_reservation(settings.get("reservation", {}), entry, path, knowledge)
+    capture = settings.get("capture", {})
+    keys: dict[str, str] = {}
+    for index, argument in enumerate(capture.get("ensure", [])):
+        key = argument.split("=", 1)[0]
+        where = marked.where((*path, "capture", "ensure", index))
+        if key in keys:
+            what = f"capture.ensure names {key!r} twice"
+            problems.append(Problem(what, where, "one argument can have one value", "keep one", "P011"))
+        keys[key] = argument
+        if key in ("elfcorehdr", "crashkernel"):
+            what = f"capture.ensure must not set {key!r}"
+            problems.append(Problem(what, where, "kexec sets it itself", "remove it", "P012"))
+    for index, key in enumerate(capture.get("remove", [])):
+        if key in keys or key in keys.values():
+            where = marked.where((*path, "capture", "remove", index))
+            what = f"{key!r} is both ensured and removed"
+            problems.append(Problem(what, where, "the two contradict each other", "keep one", "P013"))
+    return problems
+
+
+class _Compiler:
+    """Entries to rules and overrides, with everything that is wrong with them."""
+
+    def __init__(self, composed: Composed, knowledge: Knowledge) -> None:
+        self.composed = composed
+        self.knowledge = knowledge
+        self.problems: list[Problem] = []
+        self._ids: dict[str, str] = {}
+        for file in composed.files:
+            entry = Entry(file, ("spec",), file.spec)
+            self.problems += _check_settings(file.spec.get("settings", {}), entry, ("spec", "settings"), knowledge)
+
+    def _match(self, entry: Entry) -> Matcher | None:
+        id = entry.data["id"]
+        if id in self._ids:
+            fix = "rename one; or say `replace: true` to take the place of an inherited rule"
+            what = f"the id {id!r} stands twice"
+            self.problems.append(Problem(what, entry.where, f"the other is at {self._ids[id]}", fix, "P014"))
+        self._ids[id] = entry.where
+        own = entry.data.get("settings", {})
+        self.problems += _check_settings(own, entry, (*entry.path, "settings"), self.knowledge)
         try:
-            match = compile_match(entry["match"], knowledge.features, marked.where((*path, "match")))
+            where = entry.file.marked.where((*entry.path, "match"))
+            return compile_match(entry.data["match"], self.knowledge.features, where)
         except InvalidInput as e:
-            problems += [Problem(p.what, p.where, p.why, p.fix, "P015") for p in e.problems]
-            continue
-        rules.append(
-            Rule(
-                entry["id"],
-                where,
-                match,
-                entry.get("why", ""),
-                tuple(entry.get("strategy", ())),
-                entry.get("refuse", ""),
-                entry.get("level", "enforce"),
-                _merge(shared, own),
-                path,
-                entry["match"],
-            )
+            self.problems += [Problem(p.what, p.where, p.why, p.fix, "P015") for p in e.problems]
+            return None
+
+    def rule(self, entry: Entry) -> Rule | None:
+        match, data = self._match(entry), entry.data
+        if match is None:
+            return None
+        return Rule(
+            id=data["id"],
+            where=entry.where,
+            match=match,
+            why=data.get("why", ""),
+            strategy=tuple(data.get("strategy", ())),
+            refuse=data.get("refuse", ""),
+            disable=data.get("disable", ""),
+            level=data.get("level", "enforce"),
+            settings=merge(self.composed.settings, data.get("settings", {})),
+            path=entry.path,
+            source=data["match"],
+            file=entry.file,
         )
-    if problems:
-        raise PolicyError(problems)
-    return Policy(data["metadata"]["name"], name, digest([data, knowledge.hash]), tuple(rules), marked)
+
+    def override(self, entry: Entry) -> Override | None:
+        match, data = self._match(entry), entry.data
+        if match is None:
+            return None
+        return Override(
+            id=data["id"],
+            where=entry.where,
+            match=match,
+            why=data.get("why", ""),
+            level=data.get("level", ""),
+            settings=data.get("settings", {}),
+            path=entry.path,
+            source=data["match"],
+            file=entry.file,
+        )
 
 
-def load(path: str | Path, knowledge: Knowledge) -> Policy:
-    """Read a policy file. Raises :class:`PolicyError`."""
-    file = Path(path)
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise PolicyError(f"the file is larger than {MAX_BYTES} bytes", where=str(path), fix="is that a policy?")
-        text = file.read_text(encoding="utf-8")
-    except OSError as e:
+def _compile(files: list[PolicyFile], knowledge: Knowledge) -> Policy:
+    top = files[-1]
+    composed = compose(files)
+    if composed.default is None:
         raise PolicyError(
-            "cannot read the policy", where=str(path), why=e.strerror or str(e), fix="give the path of a policy with -p"
-        ) from None
-    except UnicodeDecodeError as e:
-        raise PolicyError(
-            "the policy is not UTF-8 text", where=f"{path}: byte {e.start}", fix="save it as UTF-8"
-        ) from None
-    # A shipped policy is named as in the checkout, wherever it is installed: the same plan reads the same everywhere.
-    inside = file.resolve().is_relative_to(data_root())
-    return parse(text, str(file.resolve().relative_to(data_root())) if inside else str(path), knowledge)
+            "there is no default",
+            where=top.marked.where(("spec",)),
+            why="neither this policy nor one that it extends says what holds for a host that no rule matches",
+            fix="add default:",
+            id="P003",
+        )
+    compiler = _Compiler(composed, knowledge)
+    rules = [compiler.rule(e) for e in [*composed.rules, composed.default]]
+    overrides = [compiler.override(e) for e in composed.overrides]
+    if compiler.problems:
+        raise PolicyError(compiler.problems)
+    return Policy(
+        name=top.marked.data["metadata"]["name"],
+        file=top.name,
+        hash=digest([[f.marked.data for f in files], knowledge.hash]),
+        rules=tuple(r for r in rules if r),
+        overrides=tuple(o for o in overrides if o),
+        rollout=composed.rollout,
+        files=tuple(files),
+    )
+
+
+def parse(text: str, name: str, knowledge: Knowledge, beside: Path | None = None) -> Policy:
+    """Check and compile a policy. Raises :class:`PolicyError` with everything that is wrong."""
+    return _compile(read_tree(parse_file(text, name), beside or Path()), knowledge)
+
+
+def load(path: str | Path, knowledge: Knowledge, verify: Verify | None = None) -> Policy:
+    """Read a policy: a file, or the name of a shipped one. Raises :class:`PolicyError`."""
+    file = locate(str(path))
+    data = read_bytes(file)
+    return _compile(read_tree(read_file(file, data, verify), file.parent, verify), knowledge)
+
+
+__all__ = ["Override", "Policy", "Rule", "default_path", "display", "load", "parse"]

@@ -6,7 +6,7 @@ The grammar is in ``schemas/policy.schema.json`` ($defs/match); the knowledge da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -31,6 +31,7 @@ _WORDS = (
     "boot_stack",
     "cloud",
     "firmware",
+    "page_size",
 )
 _GLOBS = ("product", "host")
 _SETS = ("groups", "tags", "drivers")
@@ -76,6 +77,14 @@ class Matcher:
     test: Callable[[View], bool | None]
     parts: tuple[Matcher, ...] = ()
     field: str = ""
+    of_value: Test | None = None  # a leaf's test of a value that is known
+
+    def leaves(self) -> Iterator[Matcher]:
+        """Every leaf below (or this node itself)."""
+        if self.of_value is not None:
+            yield self
+        for part in self.parts:
+            yield from part.leaves()
 
     def explain(self, view: View) -> Clause:
         """The same answer with every clause's value beside it."""
@@ -99,7 +108,7 @@ def _leaf(field: str, wanted: str, test: Test, label: str = "") -> Matcher:
         value = view.value(field)
         return None if value is None else test(value)
 
-    return Matcher(label or field, wanted, frozenset((field,)), run, field=field)
+    return Matcher(label or field, wanted, frozenset((field,)), run, field=field, of_value=test)
 
 
 def _words(field: str, wanted: Any) -> Matcher:
@@ -175,7 +184,13 @@ def _negate(part: Matcher) -> Matcher:
         return None if answer is None else not answer
 
     return Matcher(
-        f"not {part.label}", "" if part.wanted == "yes" else part.wanted, part.fields, run, part.parts, part.field
+        f"not {part.label}",
+        "" if part.wanted == "yes" else part.wanted,
+        part.fields,
+        run,
+        part.parts,
+        part.field,
+        part.of_value,
     )
 
 

@@ -108,8 +108,8 @@ def explained(facts: Facts, platform: Platform, decision: Decision, summary: str
     line(f"  capture kernel gets: {' '.join(s.capture_ensure)}")
     if s.capture_remove:
         line(f"  capture kernel must not get: {' '.join(s.capture_remove)}")
-    if s.target_path:
-        line(f"  dump target: {s.target_path}")
+    if s.target.kind:
+        line(f"  dump target: {' '.join(x for x in (s.target.kind, s.target.place, s.target.path) if x)}")
     for name, value in s.sysctls.items():
         line(f"  {name} = {value}")
     for note in decision.notes:

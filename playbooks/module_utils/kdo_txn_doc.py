@@ -183,7 +183,7 @@ def _action(step, where):
         _string(step["release"], where + ".release", _RELEASE)
         if ".." in step["release"]:
             _bad(where, "it does not have the form that is allowed")
-    elif name in ("grub-regenerate", "kdump-reload"):
+    elif name in ("grub-regenerate", "kdump-reload", "kdump-unload"):
         _keys(step, where, ("op", "name"))
     else:
         _bad(where, "the action is not known")
@@ -192,7 +192,7 @@ def _action(step, where):
 def _service(step, where):
     _keys(step, where, ("op", "unit"))
     if step["unit"] not in UNITS:
-        _bad(where, "the unit is not one that a plan may enable")
+        _bad(where, "the unit is not one that a plan may enable or disable")
 
 
 def _knob(step, where):
@@ -245,6 +245,7 @@ _STEPS = {
     "remove": _remove,
     "action": _action,
     "service-enable": _service,
+    "service-disable": _service,
     "knob": _knob,
 }
 
@@ -303,8 +304,8 @@ def what(step):
         return "set %s in %s" % (", ".join(pair[0] for pair in step["assignments"]), step["path"])
     if operation == "knob":
         return "set %s to %s" % (step["path"], step["value"])
-    if operation == "service-enable":
-        return "enable " + step["unit"]
+    if operation in ("service-enable", "service-disable"):
+        return "%s %s" % (operation[8:], step["unit"])
     if operation == "action":
         return " ".join([step["name"]] + ([step["release"]] if "release" in step else []))
     return "%s %s" % (operation, step["path"])

@@ -129,8 +129,9 @@ class Look(object):
             "grub-regenerate": self._grub,
             "kdump-build-image": self._image,
             "kdump-reload": self._reload,
+            "kdump-unload": self._unload,
         }[step["name"]](step)
-        return True
+        return step["name"] != "kdump-unload" or scope.loaded(self.tree) == "1"
 
     def _grub(self, _step):
         self._commands("grub-regenerate")
@@ -167,6 +168,17 @@ class Look(object):
             raise Refused(
                 "the capture kernel cannot be loaded", why, "make a plan that needs no reload, and reboot the host"
             )
+
+    def _unload(self, _step):
+        if not self.shop.has("kdump-unload"):
+            self._commands("kexec-unload")
+        if scope.loaded(self.tree) == "1" and self.tree.value("/proc/sys/kernel/kexec_load_disabled") == "1":
+            why = "kernel.kexec_load_disabled is 1, which lasts until the next boot"
+            raise Refused("the capture kernel cannot be unloaded", why, "reboot the host with the new arguments")
+
+    def _service_disable(self, step):
+        self._commands("unit-state", "unit-enable", "unit-disable")
+        return self.shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip() == "enabled"
 
     def _service_enable(self, step):
         self._commands("unit-state", "unit-enable", "unit-disable")

@@ -32,6 +32,9 @@ UNIT_LINKS = {
         "/etc/systemd/system/sysinit.target.wants/kdump-tools.service",
     )
 }
+_SERVICES = ("service-enable", "service-disable")
+# What these touch in /var/lib/kdump is put back, also when a capture kernel is loaded again by an undo.
+_CAPTURE_STEPS = {"kdump-build-image", "kdump-reload", "kdump-unload"}
 RC_LINKS = [("/etc/rc%s.d" % level, "[SK]??kdump-tools") for level in "0123456S"]
 
 
@@ -104,7 +107,7 @@ def reach(tree, change):
     for step in change["steps"]:
         if step["op"] in ("write", "assign", "remove"):
             add("config", step["path"])
-        if step["op"] == "service-enable":
+        if step["op"] in _SERVICES:
             add("derived", *UNIT_LINKS[step["unit"]])
     installs = "package-install" in names
     if installs:
@@ -115,7 +118,7 @@ def reach(tree, change):
     if installs or "grub-regenerate" in names:
         add("grub", doc.GRUB_CONFIG)
         add("derived", doc.GRUB_CONFIG + ".new")
-    if installs or "kdump-build-image" in names or "kdump-reload" in names:
+    if installs or _CAPTURE_STEPS & set(names):
         for release in sorted(
             {running_release(tree)} | {step["release"] for step in change["steps"] if "release" in step}
         ):
@@ -170,7 +173,7 @@ def take(tree, shop, tx, number, change):
         items.append(item)
         folders += [folder for folder in tree.missing_dirs(os.path.dirname(path)) if folder not in folders]
     links = {}
-    if "service-enable" in names or "package-install" in names:
+    if "package-install" in names or set(_SERVICES) & set(names):
         for folder, pattern in RC_LINKS:
             links[folder + "/" + pattern] = _taken(tree, folder, pattern)
             folders += [missing for missing in tree.missing_dirs(folder) if missing not in folders]
@@ -179,11 +182,11 @@ def take(tree, shop, tx, number, change):
                 item["group"] = "derived"
                 items += [item] if item["kind"] == "link" else []
     knobs = {step["path"]: tree.value(step["path"]) for step in change["steps"] if step["op"] == "knob"}
-    if ("kdump-reload" in names or "package-install" in names) and tree.value(PANIC_ON_OOPS) is not None:
+    if ("package-install" in names or _CAPTURE_STEPS & set(names)) and tree.value(PANIC_ON_OOPS) is not None:
         knobs.setdefault(PANIC_ON_OOPS, tree.value(PANIC_ON_OOPS))  # kdump-config load sets it
     units = {}
     for step in change["steps"]:
-        if step["op"] == "service-enable":
+        if step["op"] in _SERVICES:
             units[step["unit"]] = shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip()
     fsync_dir(tx.before)
     tx.write_json(

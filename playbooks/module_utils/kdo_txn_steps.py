@@ -78,6 +78,15 @@ class Doer(object):
             raise StepError("%s is still not enabled" % step["unit"], output)
         return "changed", output
 
+    def _service_disable(self, _index, step):
+        if self.shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip() == "disabled":
+            return "unchanged", ""
+        output = self.shop.must("unit-disable", step["unit"])
+        state = self.shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip()
+        if state not in ("disabled", "masked", "not-found"):
+            raise StepError("%s is still %s" % (step["unit"], state), output)
+        return "changed", output
+
     def _package_install(self, index, step):
         before = scope.packages(self.tree)
         missing = [name for name in step["names"] if before.get(name) != "installed"]
@@ -107,6 +116,7 @@ class Doer(object):
             "grub-regenerate": self._grub,
             "kdump-build-image": self._image,
             "kdump-reload": self._reload,
+            "kdump-unload": self._unload,
         }[step["name"]](step)
 
     def _grub(self, _step):
@@ -139,6 +149,11 @@ class Doer(object):
                 raise StepError("%s/%s does not lead to %s" % (scope.CAPTURE, name, release), output)
         return "changed", output
 
+    def _unload(self, _step):
+        if scope.loaded(self.tree) != "1":
+            return "unchanged", ""
+        return "changed", unload(self.tree, self.shop)
+
     def _reload(self, _step):
         status, output, _ = self.shop.run("kdump-test")
         found = [failure for failure in _TEST_FAILURES if failure in output]
@@ -148,6 +163,14 @@ class Doer(object):
         if scope.loaded(self.tree) != "1":
             raise StepError("kdump-config ended well, but no capture kernel is loaded", output)
         return "changed", output
+
+
+def unload(tree, shop):
+    """Take the capture kernel out of its memory. Returns what the command said."""
+    output = shop.must("kdump-unload" if shop.has("kdump-unload") else "kexec-unload")
+    if scope.loaded(tree) == "1":
+        raise StepError("a capture kernel is still loaded", output)
+    return output
 
 
 def regenerate_grub(tree, shop):

@@ -10,7 +10,7 @@ import re
 MAX_TEXT = 64 * 1024
 
 # Variables of /etc/default/kdump-tools that a plan may set, and what their values may be made of. KDUMP_FAIL_CMD is a
-# command and FTP_PASSWORD a secret: neither is here. kdump-config puts most of them unquoted on a command line.
+# command, so only three of them are known; FTP_PASSWORD is a secret and not here. kdump-config puts most of them unquoted on a command line.
 _WORDS = r"[A-Za-z0-9 ,.=_:/@%+\[\]-]*"
 _PATH = r"(/[A-Za-z0-9._+-]+)*"
 _ARGUMENTS = r"[^\"'$`\\;|&<>()]*"
@@ -19,6 +19,7 @@ ASSIGNABLE = {
     "KDUMP_KERNEL": _PATH,
     "KDUMP_INITRD": _PATH,
     "KDUMP_COREDIR": _PATH,
+    "KDUMP_FAIL_CMD": r"(reboot|halt|poweroff) -f",
     "KDUMP_DUMP_DMESG": r"[01]?",
     "KDUMP_NUM_DUMPS": r"[0-9]{0,4}",
     "KDUMP_COMPRESSION": r"(bzip2|gzip|lz4|xz)?",

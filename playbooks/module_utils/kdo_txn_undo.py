@@ -15,14 +15,14 @@ try:
     from ansible.module_utils.kdo_txn_cmd import CommandError
     from ansible.module_utils.kdo_txn_expect import same_value
     from ansible.module_utils.kdo_txn_fs import remove_quietly, temporary_name
-    from ansible.module_utils.kdo_txn_steps import regenerate_grub
+    from ansible.module_utils.kdo_txn_steps import regenerate_grub, unload
 except ImportError:
     import kdo_txn_doc as doc
     import kdo_txn_scope as scope
     from kdo_txn_cmd import CommandError
     from kdo_txn_expect import same_value
     from kdo_txn_fs import remove_quietly, temporary_name
-    from kdo_txn_steps import regenerate_grub
+    from kdo_txn_steps import regenerate_grub, unload
 
 
 class Undo(object):
@@ -39,7 +39,7 @@ class Undo(object):
         self.started = scope.operations({"steps": started})
 
     def run(self):
-        reaches_loaded = "kdump-reload" in self.started or "package-install" in self.started
+        reaches_loaded = bool({"kdump-reload", "kdump-unload", "package-install"} & set(self.started))
         if "package-install" in self.started:
             if reaches_loaded and self.manifest["loaded"] == "0":
                 self._try("unload the capture kernel", self._unload)
@@ -194,12 +194,7 @@ class Undo(object):
     def _unload(self):
         if scope.loaded(self.tree) != "1":
             return
-        if self.shop.has("kdump-unload"):
-            self.shop.must("kdump-unload")
-        else:
-            self.shop.must("kexec-unload")
-        if scope.loaded(self.tree) == "1":
-            raise CommandError("kdump-unload", "a capture kernel is still loaded")
+        unload(self.tree, self.shop)
         self._note("capture kernel unloaded")
 
     def _loaded(self):

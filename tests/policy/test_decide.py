@@ -29,6 +29,10 @@ def decide(facts, where, rules=None):
     return Decider(rules or DEFAULT, K).decide(facts, where)
 
 
+def explained(facts, where, rules=None):
+    return Decider(rules or DEFAULT, K).explained(facts, where)
+
+
 def states(decision):
     return {layer.name: layer.state for layer in decision.layers}
 
@@ -191,7 +195,8 @@ def test_every_cell_of_the_space_gets_a_decision_with_three_layers():
 def test_sharing_decisions_changes_nothing():
     decider = Decider(DEFAULT, K)
     for facts, where in [(debian(), platform()), (debian("b"), platform(cloud="aws")), (debian("c"), platform())]:
-        assert encode(decider.decide(facts, where)) == encode(Decider(DEFAULT, K).fresh(facts, where))
+        fresh = msgspec.structs.replace(Decider(DEFAULT, K).explained(facts, where), trace=[])
+        assert encode(decider.decide(facts, where)) == encode(fresh)
 
 
 def test_unknown_is_neither_true_nor_false():
@@ -202,13 +207,13 @@ def test_unknown_is_neither_true_nor_false():
         "  default: {strategy: [kdump_reset]}\n"
     )
     unknown = debian(memory=msgspec.structs.replace(debian().memory, total=None, system_ram=None))
-    d = decide(unknown, platform(), rules)
+    d = explained(unknown, platform(), rules)
     assert d.rule == "default" and [t.matched for t in d.trace[:3]] == [None, None, True]
     assert decide(debian(), platform(), rules).rule == "not-big"
 
 
 def test_trace_shows_every_clause_with_its_value():
-    d = decide(debian(), platform())
+    d = explained(debian(), platform())
     rule = next(t for t in d.trace if t.id == "kvm-x86")
     assert [(c.field, c.wanted, c.actual, c.result) for c in rule.clauses] == [
         ("arch", "x86_64", "x86_64", True),

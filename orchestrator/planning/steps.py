@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a host's plan: files and boot configuration, image, service, reload; each from wanted and present state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.bootloaders.base import NextBoot
+from orchestrator.bootloaders.grub import CONFIG as GRUB_CONFIG
+from orchestrator.cmdline import key_of, values
+from orchestrator.crashkernel import format_size
+from orchestrator.distros.base import Capture
+from orchestrator.distros.debian import valid_release
+from orchestrator.documents.facts import Facts
+from orchestrator.documents.plan import Change, DesiredState
+from orchestrator.planning.changes import file_change
+from orchestrator.planning.rows import missing, wanted_values
+
+# A running reservation may be this much off the wanted one (bytes) without asking for a reboot: kernels align it.
+_SHORT, _LONG = 4 << 20, 16 << 20
+_ACTIONS = ("none", "knob", "reload", "rebuild", "reboot")
+_LOADED = "/sys/kernel/kexec_crash_loaded"
+
+
+def files_and_boot(facts: Facts, desired: DesiredState, boot: NextBoot) -> tuple[list[Change], list[dict[str, Any]]]:
+    """Changes of files, the boot configuration made anew where it must be, and what must hold afterwards."""
+    changes: list[Change] = []
+    wrong = boot_differences(boot, desired)
+    for file in desired.files:
+        snippet = file.text is not None and file.path.endswith(".cfg")
+        if snippet and not wrong and file.path not in facts.files:
+            continue  # the next boot is right without a file of ours: leave it alone
+        change = file_change(file, facts.files.get(file.path))
+        if change is not None:
+            changes.append(change)
+    if not wrong and not any(c.what.endswith("zz-kdump-orchestrator.cfg") for c in changes):
+        return changes, []
+    why = "; ".join(wrong) or "the snippet has changed"
+    step = {"op": "action", "name": "grub-regenerate"}
+    changes.append(Change(kind="boot", what="regenerate grub.cfg", why=why, step=step))
+    keys = [key_of(a) for a in desired.boot_ensure]
+    gone = [k for k in desired.boot_remove if k not in keys]
+    once = {f"{key_of(a)}=": a for a in desired.boot_ensure if "=" in a and keys.count(key_of(a)) == 1}
+    present = [a for a in desired.boot_ensure if f"{key_of(a)}=" not in once]
+    absent = [word for key in gone for word in (key, f"{key}=")]
+    words = {"kind": "words", "path": GRUB_CONFIG, "line_prefix": "linux", "once": once, "present": present}
+    return changes, [{**words, "absent": absent}]
+
+
+def image(capture: Capture) -> list[Change]:
+    """The capture image, where it is not there or older than what it is built from."""
+    if (capture.image_present and not capture.image_stale) or not valid_release(capture.release):
+        return []
+    why = capture.image_stale or f"there is no capture image for {capture.release}"
+    step = {"op": "action", "name": "kdump-build-image", "release": capture.release}
+    return [Change(kind="image", what=f"build the capture image for {capture.release}", why=why, step=step)]
+
+
+def service(facts: Facts, desired: DesiredState) -> list[Change]:
+    """The unit on or off as wanted. A package that is installed enables its own."""
+    if any(desired.service.startswith(p) for p in desired.packages):
+        return []
+    found = facts.services.get(desired.service.removesuffix(".service"))
+    state = found.enabled if found is not None and found.enabled else "unknown"
+    if desired.enabled == (state == "enabled") or (not desired.enabled and state != "enabled"):
+        return []
+    verb = "enable" if desired.enabled else "disable"
+    step = {"op": f"service-{verb}", "unit": desired.service}
+    return [Change(kind="service", what=f"{verb} {desired.service}", why=f"it is {state}", step=step)]
+
+
+def reload(why: str) -> tuple[Change, dict[str, Any]]:
+    """Load the capture kernel again, and what must hold then."""
+    step = {"op": "action", "name": "kdump-reload"}
+    change = Change(kind="reload", what="load the capture kernel again", why=why, step=step)
+    return change, {"kind": "value", "path": _LOADED, "value": "1"}
+
+
+def unload() -> tuple[Change, dict[str, Any]]:
+    """Take the capture kernel out, and what must hold then."""
+    step = {"op": "action", "name": "kdump-unload"}
+    change = Change(kind="reload", what="unload the capture kernel", why="no kdump is wanted", step=step)
+    return change, {"kind": "value", "path": _LOADED, "value": "0"}
+
+
+def boot_differences(boot: NextBoot, desired: DesiredState) -> list[str]:
+    """How the next boot's arguments differ from the wanted ones."""
+    if not boot.known:
+        return [f"what boots next cannot be read: {boot.why}"]
+    out = []
+    for key, wanted in wanted_values(desired).items():
+        found = values(boot.arguments, key)
+        if found != wanted:
+            have = " ".join(f"{key}={v}" if v else key for v in found) or f"no {key}"
+            want = " ".join(f"{key}={v}" if v else key for v in wanted)
+            out.append(f"the next boot has {have}, wanted is {want}{' once' if len(wanted) == 1 else ''}")
+    for key in desired.boot_remove:
+        if values(boot.arguments, key):
+            out.append(f"the next boot has {key}, which must not be there")
+    return out
+
+
+def reboot_reason(facts: Facts, wanted: int | None) -> str:
+    """Why only a reboot can help: memory is set aside at boot. Empty if none is needed."""
+    have = facts.kexec.crash_size or 0
+    if wanted is None:
+        return "" if have else "no memory is reserved for the capture kernel"
+    if have < wanted - _SHORT or have > wanted + _LONG:
+        return f"the running kernel has {format_size(have)} reserved, wanted is {format_size(wanted)}: memory is set aside at boot"
+    return ""
+
+
+def reload_reason(facts: Facts, desired: DesiredState, capture: Capture, kinds: list[str]) -> str:
+    if not facts.kexec.crash_loaded:
+        return "no capture kernel is loaded"
+    if "image" in kinds:
+        return "the capture image is built anew"
+    if capture.loaded_arguments is None:
+        return "it is not known with which command line the capture kernel was loaded" if "file" in kinds else ""
+    lacking = missing(capture.loaded_arguments, desired)
+    return f"the loaded capture kernel lacks: {' '.join(lacking)}" if lacking else ""
+
+
+def blocked(facts: Facts) -> str:
+    if facts.kexec.load_disabled:
+        return "kernel.kexec_load_disabled is 1, and stays so until a reboot"
+    if facts.kexec.limit_panic == 0:
+        return "kernel.kexec_load_limit_panic is used up (0), and stays so until a reboot"
+    return ""
+
+
+def action(changes: list[Change], reboot: bool) -> str:
+    rank = {"knob": 1, "service": 1, "reload": 2, "file": 2, "package": 2, "boot": 2, "image": 3}
+    worst = max((rank[c.kind] for c in changes), default=0)
+    return "reboot" if reboot else _ACTIONS[worst]
