@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import click
 
 from orchestrator import __version__
+from orchestrator.cli.lazy import LazyGroup
 
 _VERBS = {
     "detect": "Say what each host is: architecture, hypervisor, role, with the evidence.",
@@ -17,27 +15,17 @@ _VERBS = {
     "apply": "Do exactly what a plan says, as one transaction per host.",
     "validate": "Check, with evidence, that kdump is armed as decided.",
     "rollback": "Put back what the last transaction on a host changed.",
-    "policy": "Work on policies: lint.",
+    "policy": "Work on policies: lint, test, what-if, matrix, waivers.",
     "doctor": "Find what is missing on this machine, and say how to mend it.",
 }
 
 
-class _Lazy(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            return None
-        command: Any = importlib.import_module(f"orchestrator.cli.{cmd_name}").command
-        return command  # type: ignore[no-any-return]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(_VERBS.items()))
-
-
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    verbs=_VERBS,
+    modules="orchestrator.cli.{}",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="kdo")
 def cli() -> None:
     """Make kernel crash dumps work on every Linux host of a fleet, and prove it.
