@@ -34,16 +34,29 @@ if TYPE_CHECKING:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--check", is_flag=True, help="Go through all preconditions on the hosts, but change nothing.")
 @click.option("--reboot", is_flag=True, help="Reboot the hosts whose plan needs it, wait for them, and validate.")
+@click.option(
+    "--max-hosts",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Allow a run that changes up to N hosts, where the policy's rollout allows fewer.",
+)
 @format_option("table", "json")
 def command(
-    plan_file: str | None, hosts: Hosts, policy_file: str | None, yes: bool, check: bool, reboot: bool, output: str
+    plan_file: str | None,
+    hosts: Hosts,
+    policy_file: str | None,
+    yes: bool,
+    check: bool,
+    reboot: bool,
+    max_hosts: int | None,
+    output: str,
 ) -> int:
     """Do exactly what PLAN says, as one transaction per host. Without PLAN: plan first, show it, and ask.
 
     A host that has moved on since the plan was made is refused (exit code 6); the others go on.
     """
     from orchestrator.documents.base import FORMAT_VERSION
-    from orchestrator.fleet.session import apply_plan
+    from orchestrator.fleet.session import Run
     from orchestrator.planning.files import read_plan
     from orchestrator.planning.plan import seal
     from orchestrator.reports.plans import outcomes, planned, total, verdicts
@@ -59,11 +72,12 @@ def command(
     if saved is None and output == "table":
         planned(plan)
     work = [h for h in plan.hosts if h.status == "changes" and h.changes]
+    _within_cap(plan, len(work), max_hosts, policy_file)
     if work and not yes and not check:
         click.echo(total(plan), err=True)
         click.confirm(f"Apply {plan.changes} changes to {len(work)} hosts?", abort=True, err=True)
     ticker = Ticker("applying")
-    result = apply_plan(pipeline, whom, plan, found, check=check, reboot=reboot, progress=ticker)
+    result = Run(pipeline, whom, plan, check=check, reboot=reboot, progress=ticker).apply(found)
     ticker.close()
     if output == "json":
         write_json(
@@ -73,6 +87,9 @@ def command(
                 "hosts": result.outcomes,
                 "validation": result.verdicts,
                 "pending_reboot": result.pending_reboot,
+                "reboot_held": result.reboot_held,
+                "held": result.held,
+                "waves": result.waves,
                 "problems": problem_data(found.problems),
             }
         )
@@ -80,7 +97,10 @@ def command(
         outcomes(result.outcomes)
         verdicts(result.verdicts)
         for host in result.pending_reboot:
-            line(f"{host}: a reboot is needed before this is in force (--reboot does it)", "yellow")
+            how = result.reboot_held.get(host, "--reboot does it")
+            line(f"{host}: a reboot is needed before this is in force ({how})", "yellow")
+        if result.held:
+            line(f"held back: {len(result.held)} hosts, because too many of the waves before have failed", "red")
         if not work:
             settled = all(h.status == "none" for h in plan.hosts)
             line("nothing to change" if settled else "nothing was changed", "green" if settled else "yellow")
@@ -96,12 +116,26 @@ def command(
             ).problems[0]
             for text in problem.lines():
                 click.echo(text, err=True)
-    failed = any(o.state in ("failed", "undone", "undo-incomplete", "refused") for o in result.outcomes)
+    failed = bool(result.held) or any(
+        o.state in ("failed", "undone", "undo-incomplete", "refused") for o in result.outcomes
+    )
     unreachable = any(o.state == "unreachable" for o in result.outcomes)
     bad = any(v.status == "fail" for v in result.verdicts) or any(h.status in ("refused", "audit") for h in plan.hosts)
     pending = bool(result.pending_reboot) or bad or (check and bool(work))
     code = exit_code(found.problems, pending=pending, failed=failed, stale=bool(stale))
     return 4 if unreachable and code in (0, 2) else code
+
+
+def _within_cap(plan: Plan, hosts: int, max_hosts: int | None, policy_file: str | None) -> None:
+    cap = plan.rollout.max_hosts
+    allowed = max_hosts or cap
+    if allowed is not None and hosts > allowed:
+        raise InvalidInput(
+            f"the plan changes {hosts} hosts, allowed are {allowed}",
+            where=policy_file or plan.policy,
+            why=f"rollout.max_hosts of the policy is {cap}" if max_hosts is None else f"--max-hosts is {max_hosts}",
+            fix=f"narrow it with --limit, or confirm with --max-hosts {hosts}",
+        )
 
 
 def _same_policy(plan: Plan, current: str, policy_file: str | None) -> None:

@@ -172,7 +172,7 @@ def test_6_a_host_that_has_moved_on_is_refused(tmp_path):
     """The stale check itself; the whole way is shown on a real guest in tests/lab."""
     from orchestrator.fleet.collect import Collected
     from orchestrator.fleet.runner import Whom
-    from orchestrator.fleet.session import apply_plan
+    from orchestrator.fleet.session import Run
     from orchestrator.knowledge.load import knowledge
     from orchestrator.planning.pipeline import Pipeline
     from orchestrator.planning.plan import seal
@@ -181,7 +181,7 @@ def test_6_a_host_that_has_moved_on_is_refused(tmp_path):
     pipeline = Pipeline(load(default_path(), knowledge()), knowledge())
     plan = seal(pipeline.policy, [pipeline.plan(debian("web1"))])
     moved = kernel(debian("web1"), release="6.1.0-41-amd64")
-    result = apply_plan(pipeline, Whom(("x,",)), plan, Collected([moved], []), check=False, reboot=False)
+    result = Run(pipeline, Whom(("x,",)), plan).apply(Collected([moved], []))
     assert [(o.host, o.state) for o in result.outcomes] == [("web1", "stale")]
 
 

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waves, gates and reboot windows."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.documents.plan import Change, HostPlan, Rollout
+from orchestrator.documents.verdict import Outcome, Verdict
+from orchestrator.fleet import session
+from orchestrator.fleet.collect import Collected
+from orchestrator.fleet.rollout import in_window, may_reboot, share, too_many, waves
+from orchestrator.fleet.runner import Whom
+from orchestrator.knowledge.load import knowledge
+from orchestrator.planning.fingerprint import fingerprint
+from orchestrator.planning.pipeline import Pipeline
+from orchestrator.planning.plan import seal
+from orchestrator.platforms.classify import classify
+from orchestrator.policy.load import default_path, load
+from tests.builders import debian
+
+K = knowledge()
+SHARE = st.one_of(st.integers(0, 40).map(str), st.integers(0, 100).map(lambda n: f"{n}%"))
+
+
+def plans(count):
+    facts = [debian(f"h{i:03d}") for i in range(count)]
+    return [
+        HostPlan(host=f.host, fingerprint=fingerprint(f, classify(f)), status="changes", platform="", rule="", strategy="kdump_reset", reboot=True)
+        for f in facts
+    ], facts  # fmt: skip
+
+
+@given(st.integers(0, 60), st.lists(SHARE, max_size=6))
+def test_every_host_is_in_exactly_one_wave_and_no_wave_is_empty(count, sizes):
+    hosts, _ = plans(count)
+    found = waves(hosts, Rollout(waves=sizes))
+    assert [h for wave in found for h in wave] == hosts and all(found)
+    for wave, size in zip(found, [s for s in sizes if share(s, count)][:1], strict=False):
+        assert len(wave) <= max(share(size, count), 1)
+
+
+def test_canary_then_ten_percent_then_all():
+    hosts, _ = plans(50)
+    assert [len(w) for w in waves(hosts, Rollout(waves=["1", "10%", "100%"]))] == [1, 4, 45]
+    assert [len(w) for w in waves(hosts, Rollout(waves=["1", "10%"]))] == [1, 4, 45]  # nobody is forgotten
+    assert [len(w) for w in waves(hosts, Rollout())] == [50]
+    assert share("1%", 10) == 1 and share("0%", 10) == 0
+
+
+def test_the_gate():
+    assert not too_many(0, Rollout(), 100) and too_many(1, Rollout(), 100)
+    assert not too_many(2, Rollout(max_fail="2%"), 100) and too_many(3, Rollout(max_fail="2%"), 100)
+
+
+@pytest.mark.parametrize(
+    ("windows", "when", "inside"),
+    [
+        (["Sat-Sun 02:00-05:00"], "2026-11-21 02:00", True),  # a Saturday
+        (["Sat-Sun 02:00-05:00"], "2026-11-21 05:00", False),
+        (["Sat-Sun 02:00-05:00"], "2026-11-23 03:00", False),  # a Monday
+        (["Mon 22:00-02:00"], "2026-11-23 23:00", True),
+        (["Mon 22:00-02:00"], "2026-11-24 01:59", True),  # the window that began on Monday
+        (["Mon 22:00-02:00"], "2026-11-23 01:00", False),  # Sunday's would be another
+        (["03:00-04:00"], "2026-11-25 03:30", True),
+        (["Fri-Mon 00:00-24:00"], "2026-11-22 12:00", True),  # over the end of the week
+        (["Tue,Thu 01:00-02:00", "Wed 01:00-02:00"], "2026-11-25 01:30", True),
+    ],
+)
+def test_windows(windows, when, inside):
+    assert in_window(windows, datetime.fromisoformat(when + "+00:00")) is inside
+
+
+@given(st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)))
+def test_a_window_of_whole_days_is_always_open_and_time_zones_do_not_matter(moment):
+    now = moment.replace(tzinfo=UTC)
+    assert in_window(["Mon-Sun 00:00-24:00"], now)
+    assert in_window(["Sat 02:00-05:00"], now) == in_window(["Sat 02:00-05:00"], now.astimezone())
+    assert in_window(["Sat 02:00-05:00"], now) == in_window(["Sat 02:00-05:00"], now + timedelta(days=7))
+
+
+class World:
+    """Stands in for Ansible: what the hosts answer is set here; what is asked of them is noted."""
+
+    def __init__(self, monkeypatch, facts, bad=(), invalid=()):
+        self.facts = {f.host: f for f in facts}
+        self.bad, self.invalid, self.changed, self.rebooted = set(bad), set(invalid), [], []
+        monkeypatch.setattr(session, "transact", self.transact)
+        monkeypatch.setattr(session, "reboot_hosts", self.reboot)
+        monkeypatch.setattr(session, "from_hosts", lambda _w, _t, hosts: Collected([self.facts[h] for h in hosts], []))
+        monkeypatch.setattr(session, "verdict", self.verdict)
+
+    def transact(self, _whom, work, _hash, *, check=False, progress=None):
+        self.changed.append([h.host for h in work])
+        return [Outcome(host=h.host, state="undone" if h.host in self.bad else "committed") for h in work]
+
+    def reboot(self, _whom, hosts, *, progress=None):
+        self.rebooted += hosts
+        return dict.fromkeys(hosts, "")
+
+    def verdict(self, _planner, facts, _platform, _decision):
+        return Verdict(host=facts.host, status="fail" if facts.host in self.invalid else "pass")
+
+
+def run(hosts, facts, rollout, **options):
+    policy = load(default_path(), K)
+    change = Change(kind="knob", what="x", why="y", step={})
+    plan = seal(policy, [msgspec.structs.replace(h, changes=[change]) for h in hosts])
+    plan = msgspec.structs.replace(plan, rollout=rollout)
+    return session.Run(Pipeline(policy, K), Whom(("x,",)), plan, **options).apply(Collected(facts, []))
+
+
+def test_no_wave_begins_after_too_many_have_failed(monkeypatch):
+    hosts, facts = plans(20)
+    world = World(monkeypatch, facts, bad=["h003"])
+    out = run(hosts, facts, Rollout(waves=["1", "5", "100%"]), reboot=True)
+    assert [len(w) for w in world.changed] == [1, 4] and out.waves == 2
+    assert out.held == [f"h{i:03d}" for i in range(5, 20)]
+    assert "h003" not in world.rebooted  # what was undone is not rebooted
+
+
+def test_a_host_that_validates_badly_counts_as_failed(monkeypatch):
+    hosts, facts = plans(3)
+    World(monkeypatch, facts, invalid=["h000"])
+    out = run(hosts, facts, Rollout(waves=["1"]), reboot=True)
+    assert out.held == ["h001", "h002"]
+    assert run(hosts, facts, Rollout(waves=["1"], max_fail="1"), reboot=True).held == []
+
+
+def test_reboots_wait_for_their_window(monkeypatch):
+    hosts, facts = plans(3)
+    hosts = [
+        msgspec.structs.replace(hosts[0], reboot_allowed="window", reboot_windows=["Sat 02:00-05:00"]),
+        msgspec.structs.replace(hosts[1], reboot_allowed="never"),
+        hosts[2],
+    ]
+    world = World(monkeypatch, facts)
+    monday = datetime(2026, 11, 23, 3, tzinfo=UTC)
+    out = run(hosts, facts, Rollout(), reboot=True, clock=lambda: monday)
+    assert world.rebooted == ["h002"] and out.pending_reboot == ["h000", "h001"]
+    assert "windows" in out.reboot_held["h000"] and "no reboot" in out.reboot_held["h001"]
+    assert may_reboot(hosts[0], datetime(2026, 11, 21, 3, tzinfo=UTC)) == ""
