@@ -118,11 +118,9 @@ class Decider:
         )
         strategy = ""
         if not refusals and not rule.disable:
+            refusals = self._unmet(rule, overrides, context) + on_layers.forbidden_wishes(rule, row, layers[A], k)
             strategy, refusal = on_layers.choose(rule, row, alternatives, unproven)
             refusals += [refusal] if refusal else []
-        if not refusals and not rule.disable:
-            refusals += on_layers.forbidden_wishes(rule, row, layers[A], k)
-            refusals += self._unmet(rule, overrides, context)
         acting = not refusals
         notes: list[str] = []
         if acting and not rule.disable:
