@@ -24,12 +24,16 @@ from orchestrator.errors import InvalidInput
 @click.argument("host", required=False)
 @host_options()
 @policy_option
+@click.option(
+    "--against", "compare", is_flag=True, help="Show also why not the other strategies, and what would differ."
+)
 @format_option("table", "json")
-def command(host: str | None, hosts: Hosts, policy_file: str | None, output: str) -> int:
+def command(host: str | None, hosts: Hosts, policy_file: str | None, compare: bool, output: str) -> int:
     """Show every rule and every clause behind the decision for HOST (default: this machine, or the only one there is)."""
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.planning.plan import summary
-    from orchestrator.reports.hosts import explained
+    from orchestrator.policy.against import against
+    from orchestrator.reports.hosts import compared, explained
 
     pipeline = open_pipeline(policy_file)
     hosts = hosts.narrowed(host)
@@ -48,6 +52,7 @@ def command(host: str | None, hosts: Hosts, policy_file: str | None, output: str
         )
     for facts in chosen:
         judged = pipeline.explain(facts)
+        others = against(pipeline.decider, facts, judged.platform) if compare else []
         if output == "json":
             write_json(
                 {
@@ -55,10 +60,12 @@ def command(host: str | None, hosts: Hosts, policy_file: str | None, output: str
                     "host": facts.host,
                     "platform": judged.platform,
                     "decision": judged.decision,
+                    **({"against": others} if compare else {}),
                     "problems": problem_data(found.problems),
                 }
             )
         else:
             explained(facts, judged.platform, judged.decision, summary(judged.platform))
+            compared(others)
     report_problems(found.problems)
     return exit_code(found.problems)

@@ -133,3 +133,23 @@ class Decision(Document, frozen=True, kw_only=True):
     def layer(self, name: str) -> Layer:
         """The layer of that name."""
         return next(layer for layer in self.layers if layer.name == name)
+
+
+class Difference(Document, frozen=True, kw_only=True):
+    """One value that would be another one."""
+
+    what: str
+    now: str
+    then: str
+
+
+class Against(Document, frozen=True, kw_only=True):
+    """One strategy that was not chosen. ``possible``: the host would not be refused with it."""
+
+    strategy: str
+    possible: bool
+    listed: bool  # the rule names it
+    why: str
+    fix: str
+    sources: list[Source] = []
+    differences: list[Difference] = []

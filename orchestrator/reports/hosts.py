@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.crashkernel import format_size
-from orchestrator.documents.decision import Clause, Decision, Source
+from orchestrator.documents.decision import Against, Clause, Decision, Settings, Source
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.platform import Platform
 from orchestrator.reports.text import line, table
@@ -79,6 +79,8 @@ def explained(facts: Facts, platform: Platform, decision: Decision, summary: str
             if r.fix:
                 line(f"    fix: {r.fix}")
             _cite(r.sources, 4)
+    elif not decision.settings.enabled:
+        line(f"decision: no kdump is wanted  [rule {decision.rule}, {decision.rule_where}]", "bold yellow")
     else:
         line(
             f"decision: the cleanup relies on {decision.strategy}  [rule {decision.rule}, {decision.rule_where}]",
@@ -95,8 +97,11 @@ def explained(facts: Facts, platform: Platform, decision: Decision, summary: str
         line()
         line("what knowledge says of each", "bold")
         table(("STRATEGY", "VERDICT", "WHY"), [(a.strategy, a.verdict, a.why) for a in decision.alternatives], indent=2)
-    if decision.refusals:
+    if decision.refusals or not decision.settings.enabled:
         return
+    if decision.overrides:
+        line()
+        line(f"overrides on top of the rule: {', '.join(decision.overrides)}")
     s = decision.settings
     line()
     line("settings that follow", "bold")
@@ -110,7 +115,39 @@ def explained(facts: Facts, platform: Platform, decision: Decision, summary: str
         line(f"  capture kernel must not get: {' '.join(s.capture_remove)}")
     if s.target.kind:
         line(f"  dump target: {' '.join(x for x in (s.target.kind, s.target.place, s.target.path) if x)}")
+    for name, value in _others(s):
+        line(f"  {name}: {value}")
     for name, value in s.sysctls.items():
         line(f"  {name} = {value}")
     for note in decision.notes:
         line(f"  note: {note}", "yellow")
+
+
+def _others(s: Settings) -> list[tuple[str, str]]:
+    """Settings that the policy gives, by their names there."""
+    found = {
+        "dump.collector": s.collector,
+        "dump.level": s.dump_level,
+        "dump.compression": s.dump_compression,
+        "actions.final": s.final_action,
+        "actions.failure": s.failure_action,
+        "retention.keep": s.keep_dumps,
+        "retention.minimum_free": None if s.minimum_free is None else format_size(s.minimum_free),
+        "fadump": s.fadump,
+        "early": s.early,
+        "reboot": "" if s.reboot_allowed == "always" else " ".join([s.reboot_allowed, *s.reboot_windows]),
+    }
+    return [(name, str(value)) for name, value in found.items() if value not in (None, "")]
+
+
+def compared(others: Sequence[Against]) -> None:
+    """Why not the other strategies."""
+    for other in others:
+        line()
+        line(f"why not {other.strategy}: {'it would work' if other.possible else 'not possible here'}", "bold")
+        line(f"  why: {other.why}")
+        if other.fix:
+            line(f"  fix: {other.fix}")
+        _cite(other.sources, 2)
+        for d in other.differences:
+            line(f"  would differ: {d.what}: {d.now} → {d.then}")
