@@ -50,6 +50,7 @@ class Knowledge:
     guards: tuple[Row, ...]
     capture: Mapping[str, Any]
     exclusive: tuple[frozenset[str], ...]
+    never: Mapping[str, str]  # argument of the capture kernel → why it must not be asked for
     reservations: tuple[Table, ...]
     named_tables: Mapping[str, Any]
     limits: tuple[Limit, ...]
@@ -121,6 +122,7 @@ def knowledge() -> Knowledge:
             rows=_compile(data["strategies"]["rows"], features, "knowledge/strategies.yaml"),
             guards=_compile(data["strategies"]["guards"], features, "knowledge/strategies.yaml"),
             capture=data["capture"]["sets"],
+            never={entry["argument"]: entry["why"] for entry in data["capture"]["never"]},
             exclusive=tuple(frozenset(g) for g in data["capture"]["exclusive"]),
             reservations=tuple(
                 Table(

@@ -128,9 +128,8 @@ def _check_settings(settings: Mapping[str, Any], entry: Entry, path: YamlPath, k
             what = f"capture.ensure names {key!r} twice"
             problems.append(Problem(what, where, "one argument can have one value", "keep one", "P011"))
         keys[key] = argument
-        if key in ("elfcorehdr", "crashkernel"):
-            what = f"capture.ensure must not set {key!r}"
-            problems.append(Problem(what, where, "kexec sets it itself", "remove it", "P012"))
+        if why := knowledge.never.get(argument) or knowledge.never.get(key):
+            problems.append(Problem(f"capture.ensure must not have {argument!r}", where, why, "remove it", "P012"))
     for index, key in enumerate(capture.get("remove", [])):
         if key in keys or key in keys.values():
             where = marked.where((*path, "capture", "remove", index))

@@ -242,3 +242,11 @@ def test_every_shipped_policy_is_sound(name):
     first = policy.files[-1]
     text = shipped()[name].read_text()
     assert text.startswith("# yaml-language-server: $schema=") and first.marked.data["metadata"]["description"]
+
+
+@pytest.mark.parametrize("argument", sorted(K.never))
+def test_arguments_that_break_the_capture_kernel_are_errors_of_the_policy(argument):
+    text = argument if "=" in argument or argument == "nosmp" else argument + "=1"
+    with pytest.raises(PolicyError) as e:
+        parse(HEAD + f"  default: {{strategy: [kdump_reset], settings: {{capture: {{ensure: [{text}]}}}}}}\n", "t", K)
+    assert [p.id for p in e.value.problems] == ["P012"] and e.value.problems[0].why == K.never[argument]
