@@ -29,7 +29,7 @@ class Problem:
     why: str = ""
     fix: str = ""
     id: str = ""
-    severity: str = "error"  # error | warning
+    severity: str = "error"  # error | warning | note
 
     def lines(self) -> list[str]:
         """Text for a terminal: the first line says where and what, the others are indented."""

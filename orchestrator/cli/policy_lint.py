@@ -11,26 +11,32 @@ from orchestrator.errors import Exit, PolicyError, Problem
 
 @click.command()
 @click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @format_option("table", "json")
-def command(files: tuple[str, ...], output: str) -> int:
-    """Check policies: shape, meaning, rules that never apply, strategies that no platform in reach can do.
+def command(files: tuple[str, ...], strict: bool, output: str) -> int:
+    """Check policies: shape, meaning, rules that never apply, gaps, overlaps, what no platform in reach can honour.
 
-    Without FILE the shipped policy is checked. Exit code 5 if there is an error, 0 if there are only warnings.
+    Nothing is sampled: every finding holds for all hosts that there can be, and shows an example. FILE is a policy or
+    the name of a shipped one; without FILE all shipped policies are checked. Exit code 5 if there is an error, 0 if
+    there are only warnings and notes.
     """
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.knowledge.load import knowledge
     from orchestrator.policy.lint import lint as lint_policy
-    from orchestrator.policy.load import default_path, load
+    from orchestrator.policy.compose import shipped
+    from orchestrator.policy.load import load
     from orchestrator.reports.text import line
 
     known = knowledge()
     results: list[tuple[str, list[Problem]]] = []
-    for file in files or (str(default_path()),):
+    for file in files or tuple(shipped()):
         try:
             results.append((file, lint_policy(load(file, known), known)))
         except PolicyError as e:
             results.append((file, e.problems))
-    bad = any(p.severity == "error" for _, problems in results for p in problems)
+    counts = ("error", "warning") if strict else ("error",)
+    bad = any(p.severity in counts for _, problems in results for p in problems)
+    styles = {"error": "red", "warning": "yellow", "note": "dim"}
     if output == "json":
         write_json(
             {
@@ -58,7 +64,7 @@ def command(files: tuple[str, ...], output: str) -> int:
         for file, problems in results:
             for problem in problems:
                 for text in problem.lines():
-                    line(text, "red" if problem.severity == "error" else "yellow")
-            if not problems:
-                line(f"{file}: fine", "green")
+                    line(text, styles[problem.severity])
+            found = [f"{n} {s}s" for s in styles if (n := sum(p.severity == s for p in problems))]
+            line(f"{file}: {', '.join(found) or 'fine'}", "green" if not found else "")
     return Exit.INVALID if bad else Exit.OK

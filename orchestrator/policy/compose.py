@@ -226,4 +226,5 @@ def compose(files: list[PolicyFile]) -> Composed:
             out.default = Entry(file, ("spec", "default"), {"id": "default", "match": {}, **spec["default"]})
     if problems:
         raise PolicyError(problems)
+    out.rules.sort(key=lambda entry: not entry.data.get("guard", False))
     return out

@@ -82,6 +82,16 @@ def test_a_rule_is_replaced_in_its_place_and_only_when_said_so(tmp_path):
     assert e.value.problems[0].id == "P017" and e.value.problems[0].where.endswith("none.yaml:7:7")
 
 
+def test_guards_stay_first_unless_they_are_replaced_by_name(tmp_path):
+    rule = "    - {id: mine, match: {arch: x86_64}, strategy: [kdump_reset]}\n"
+    policy = load(write(tmp_path, "top.yaml", "  extends: [default]\n  rules:\n" + rule), K)
+    assert [r.id for r in policy.rules][:3] == ["not-our-kernel", "contradictory", "mine"]
+    assert decide(policy, ambiguous=True).outcome == "refuse"
+    more = "    - {id: contradictory, replace: true, match: {ambiguous: true}, level: audit, strategy: [kdump_reset]}\n"
+    policy = load(write(tmp_path, "bold.yaml", "  extends: [default]\n  rules:\n" + rule + more), K)
+    assert [r.id for r in policy.rules][:3] == ["not-our-kernel", "mine", "contradictory"]
+
+
 @pytest.mark.parametrize(
     ("body", "id", "text"),
     [
