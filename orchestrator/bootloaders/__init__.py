@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.bootloaders import grub
+from orchestrator.bootloaders import bls, grub
 from orchestrator.bootloaders.base import NextBoot
 from orchestrator.documents.facts import Facts
 
-_READERS: dict[str, Callable[[Facts], NextBoot]] = {"grub": grub.next_boot}
+_READERS: dict[str, Callable[[Facts], NextBoot]] = {"grub": grub.next_boot, "grub-bls": bls.next_boot}
 
 
 def next_boot(stack: str, facts: Facts) -> NextBoot:

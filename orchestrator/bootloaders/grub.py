@@ -55,6 +55,11 @@ def _parse(config: GrubConfig) -> tuple[list[_Entry], str]:
     return root.children, default
 
 
+def default_choice(config: GrubConfig) -> str:
+    """What grub.cfg sets as the default: a number, an id, a title, or a text with ``saved_entry`` in it."""
+    return _parse(config)[1]
+
+
 def _find(entries: list[_Entry], choice: str) -> _Entry | None:
     """GRUB's rule: a number, an id or a title; ``>`` goes into a submenu."""
     head, _, rest = choice.partition(">")
