@@ -19,6 +19,7 @@ from orchestrator.checks.base import all_checks
 from orchestrator.checks.run import verdict  # noqa: F401  (registers the checks)
 from orchestrator.documents.decision import Decision
 from orchestrator.documents.facts import Facts
+from orchestrator.documents.matrix import Matrix
 from orchestrator.documents.plan import Plan
 from orchestrator.documents.platform import Platform
 from orchestrator.documents.verdict import Outcome, Verdict
@@ -31,6 +32,7 @@ _DOCUMENTS: dict[str, type[Any]] = {
     "plan": Plan,
     "outcome": Outcome,
     "verdict": Verdict,
+    "matrix": Matrix,
 }
 _BASE = "https://kdump-orchestrator.invalid/schemas"
 
@@ -158,12 +160,25 @@ def _checks() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _matrix() -> str:
+    from orchestrator.knowledge.load import knowledge  # noqa: PLC0415
+    from orchestrator.policy.load import load  # noqa: PLC0415
+    from orchestrator.policy.matrix import matrix  # noqa: PLC0415
+    from orchestrator.reports import matrix as report  # noqa: PLC0415
+    from orchestrator.reports.picture import svg  # noqa: PLC0415
+
+    known = knowledge()
+    shapes, width, height, title = report.picture(matrix(load("default", known), known))
+    return svg(shapes, width, height, title)
+
+
 def generate() -> dict[str, str]:
     """Path below the top level → text."""
     out = {f"schemas/{name}.schema.json": _schema(name, kind) for name, kind in _DOCUMENTS.items()}
     out["docs/policy-reference.md"] = _policy_reference()
     out["docs/command-reference.md"] = _commands()
     out["docs/checks.md"] = _checks()
+    out["docs/matrix.svg"] = _matrix()
     return out
 
 

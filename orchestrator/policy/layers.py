@@ -55,6 +55,20 @@ def judge(
     return Alternative(strategy=name, verdict=verdict, why=why, sources=sources)
 
 
+def notifiers(layer: Mapping[str, Any], strategy: str, rule: Rule) -> tuple[bool | None, str]:
+    """Whether the layer crash_kexec_post_notifiers is wanted (``None``: as the kernel sets it), and why."""
+    wish, why = rule.settings.get("post_notifiers", "auto"), str(layer["why"])
+    if strategy == A or layer["state"] == "required":
+        return True, why
+    if layer["state"] == "forbidden":
+        return False, why
+    if wish != "auto":
+        return wish == "on", f"the policy sets it ({rule.id}); {why}"
+    if layer.get("default") == "keep":
+        return None, f"left as the kernel set it; {why}"
+    return layer.get("default") == "on", why
+
+
 def active(
     strategy: str,
     layers: Mapping[str, Mapping[str, Any]],
@@ -66,18 +80,10 @@ def active(
     """All three layers of a host that is acted upon."""
     cite = knowledge.cite
     first = layers[A]
-    wish = rule.settings.get("post_notifiers", "auto")
-    forced = bool(first.get("forced")) and facts.kernel.post_notifiers == "Y"
-    if strategy == A or first["state"] == "required":
-        on, why = True, first["why"]
-    elif first["state"] == "forbidden":
-        on, why = False, first["why"]
-    elif wish != "auto":
-        on, why = wish == "on", f"the policy sets it ({rule.id}); {first['why']}"
-    elif first.get("default") == "keep":
-        on, why = facts.kernel.post_notifiers == "Y", f"left as the kernel set it; {first['why']}"
-    else:
-        on, why = first.get("default") == "on", first["why"]
+    present = facts.kernel.post_notifiers == "Y"
+    forced = bool(first.get("forced")) and present
+    wanted, why = notifiers(first, strategy, rule)
+    on = present if wanted is None else wanted
     out = [
         Layer(
             name=A,

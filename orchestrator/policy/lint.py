@@ -1,195 +1,232 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a policy says, held against all platforms that there can be: rules that never apply, strategies that never work.
+"""What a policy says, held against all hosts that there can be: rules that never apply, orders that nobody can follow.
 
-The space of platforms is walked cell by cell (arch × hypervisor × role × confidential × variant …). In a cell the
-values that it does not fix can be anything, so a clause about them is neither true nor false there.
+Every finding is exact over the space of space.py and names a host that shows it. What is too large to be decided is
+said to be so (P042). Errors stop ``kdo plan``; warnings and notes are for ``kdo policy lint``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
-from itertools import product
+from itertools import islice
+from typing import Any
 
 from orchestrator.documents.decision import LAYERS
 from orchestrator.errors import PolicyError, Problem
 from orchestrator.knowledge.load import Knowledge, Row
-from orchestrator.policy.context import Cell
+from orchestrator.policy.lint_settings import settings_problems
 from orchestrator.policy.load import Policy, Rule
+from orchestrator.policy.space import ARCHES, HYPERVISORS, Space, Undecided, Witness, cells
 
-ARCHES = ("x86_64", "aarch64", "ppc64le", "s390x", "riscv64", "loongarch64")
-HYPERVISORS = (
-    ["none", "kvm", "tcg", "hyperv", "xen", "vmware", "powervm", "zvm", "lpar", "bhyve", "acrn", "jailhouse", "parallels", "virtualbox", "apple", "openbsd", "unknown"]
-)  # fmt: skip
-_GUEST_ROLES = ("guest", "container", "wsl", "uml")
-_CONFIDENTIAL = {
-    "x86_64": ("none", "sev", "sev-es", "sev-snp", "tdx", "unknown"),
-    "aarch64": ("none", "cca", "pkvm", "unknown"),
-}
-_ONLY = {"powervm": "ppc64le", "zvm": "s390x", "lpar": "s390x"}
+__all__ = ["ARCHES", "HYPERVISORS", "cells", "lint", "require_sound", "space_of"]
+
+MAX_NOTES = 20  # crossing rules that are told one by one
+MAX_PAIRS = 3000  # and pairs that are looked at for that
+_A = LAYERS[0]
 
 
-@cache
-def cells() -> tuple[Cell, ...]:
-    """Every platform that can be: impossible combinations (z/VM on arm64) are left out."""
-    return tuple(_cells())
+def space_of(policy: Policy, knowledge: Knowledge) -> Space:
+    """The space that tells apart all that the policy and the knowledge data tell apart."""
+    also = [o.source for o in policy.overrides] + [limit.source for limit in knowledge.limits]
+    return Space(policy.rules, knowledge, also)
 
 
-def _cells() -> Iterator[Cell]:
-    for arch, hypervisor in product(ARCHES, HYPERVISORS):
-        if _ONLY.get(hypervisor, arch) != arch:
+def lint(policy: Policy, knowledge: Knowledge) -> list[Problem]:
+    """Everything that is wrong or doubtful with a policy whose text is valid."""
+    space = space_of(policy, knowledge)
+    return [*_rules(space, thorough=True), *settings_problems(policy, space, knowledge), *_crossings(space)]
+
+
+def require_sound(policy: Policy, knowledge: Knowledge) -> None:
+    """Raise :class:`PolicyError` for every error (warnings and notes are for ``kdo policy lint``)."""
+    space = space_of(policy, knowledge)
+    found = [*_rules(space, thorough=False), *settings_problems(policy, space, knowledge, thorough=False)]
+    errors = [p for p in found if p.severity == "error"]
+    if errors:
+        raise PolicyError(errors)
+
+
+def _rules(space: Space, thorough: bool) -> Iterator[Problem]:
+    for rule in space.rules:
+        if rule.id in space.unclear:
+            why = f"{space.unclear[rule.id]}; later rules are judged as if it took no host"
+            yield _undecided(rule, why)
             continue
-        roles = ["host", "container"] if hypervisor == "none" else list(_GUEST_ROLES)
-        if hypervisor == "unknown":
-            roles += ["host", "unknown"]
-        if hypervisor == "hyperv":
-            roles += ["root", "l1vh"]
-        if hypervisor == "xen":
-            roles += ["dom0"]
-        if hypervisor == "lpar":
-            roles += ["host"]
-        variants = ["pv", "hvm", "pvh"] if hypervisor == "xen" else [""]
-        for role, confidential, variant, ambiguous in product(
-            roles, _CONFIDENTIAL.get(arch, ("none",)), variants, (False, True)
-        ):
-            if confidential not in ("none", "unknown") and role != "guest":
-                continue
-            hosts = ("", "sev-snp", "tdx") if role == "host" and arch == "x86_64" else ("",)
-            for confidential_host in hosts:
-                yield Cell(
-                    {
-                        "arch": arch, "hypervisor": hypervisor, "role": role, "confidential": confidential, "variant": variant or None,
-                        "ambiguous": ambiguous, "confidential_host": confidential_host,
-                    }
-                )  # fmt: skip
+        try:
+            # Reach first: who decides nowhere needs no other question.
+            if space.reach(rule) is None:
+                yield _unreachable(space, rule)
+            elif rule.strategy:
+                yield from _strategy(space, rule, thorough)
+        except Undecided as e:
+            yield _undecided(rule, str(e))
 
 
-def _rows_for(cell: Cell, knowledge: Knowledge) -> list[Row]:
-    """Rows of knowledge that can be the platform's row in this cell."""
-    out = []
-    for row in knowledge.rows:
-        answer = row.match.test(cell)
-        if answer is not False:
-            out.append(row)
-        if answer is True:
-            break
-    return out
+def _undecided(rule: Rule, why: str) -> Problem:
+    what = f"it could not be decided where rule {rule.id!r} applies"
+    return Problem(
+        what, rule.at("match"), why, "make its match simpler, or make several rules of it", "P042", "warning"
+    )
 
 
-def _possible(row: Row, strategy: str, unproven: bool) -> str:
+# ---------------------------------------------------------------------- P020, P021, P022: rules that never apply
+
+
+def _unreachable(space: Space, rule: Rule) -> Problem:
+    where = rule.at("match")
+    if space.possible(rule) is None:
+        why = "; ".join(dict.fromkeys(space.obstacles(rule))) or "its clauses contradict each other"
+        return Problem(f"rule {rule.id!r} can never match", where, f"no host is like that: {why}", "mend or remove it", "P020")  # fmt: skip
+    takers = space.takers(rule)
+    names = ", ".join(f"{r.id!r} ({r.where})" for r in takers)
+    if rule is space.rules[-1]:
+        why = f"earlier rules take every host: {names}"
+        return Problem("the default can never apply", where, why, "that may be wanted", "P022", "warning")
+    other = any(_outcome(r) != _outcome(rule) or r.refuse != rule.refuse for r in takers)
+    clash = " and decide otherwise: the two contradict each other" if other else ""
+    why = f"earlier rules take all of its hosts{clash}: {names}"
+    fix = "move it up, narrow the others, or remove it"
+    return Problem(f"rule {rule.id!r} never applies", where, why, fix, "P021")
+
+
+# ---------------------------------------------------------------------- P030 … P032, P040: orders nobody can follow
+
+
+def _impossible(row: Row, strategy: str, unproven: bool) -> str:
     """Why a strategy can never work on a row's platform; empty when it can."""
     if "refuse" in row.data:
         return str(row.data["refuse"]["why"])
     layer = row.data["layers"][strategy]
     if layer["state"] in ("absent", "forbidden", "supplement") or (layer["state"] == "unproven" and not unproven):
-        return f"{row.data['title']}: {strategy} is {'not enough alone' if layer['state'] == 'supplement' else layer['state']}: {layer['why']}"
+        state = "not enough alone" if layer["state"] == "supplement" else layer["state"]
+        return f"{row.data['title']}: {strategy} is {state}: {layer['why']}"
     return ""
 
 
-def _reach(policy: Policy) -> dict[str, list[Cell]]:
-    """Cells in which each rule can be the one that decides."""
-    reach: dict[str, list[Cell]] = {rule.id: [] for rule in policy.rules}
-    for cell in cells():
-        for rule in policy.rules:
-            answer = rule.match.test(cell)
-            if answer is not False:
-                reach[rule.id].append(cell)
-            if answer is True:
-                break
-    return reach
+def _served(rule: Rule, row: Row, unproven: bool) -> bool:
+    return not all(_impossible(row, s, unproven) for s in rule.strategy)
 
 
-def lint(policy: Policy, knowledge: Knowledge) -> list[Problem]:
-    """Everything that is wrong or doubtful with a policy whose text is valid."""
-    reach = _reach(policy)
-    problems: list[Problem] = []
-    for index, rule in enumerate(policy.rules):
-        if not reach[rule.id]:
-            problems.append(_unreachable(policy, index, rule))
-            continue
-        if rule.strategy:
-            problems += _impossible(policy, rule, reach[rule.id], knowledge)
-    return problems
-
-
-def _unreachable(policy: Policy, index: int, rule: Rule) -> Problem:
-    where = rule.at("match")
-    mine = [c for c in cells() if rule.match.test(c) is not False]
-    if not mine:
-        return Problem(
-            f"rule {rule.id!r} can never match",
-            where,
-            "its clauses contradict each other on every platform",
-            "mend or remove it",
-            "P020",
-        )
-    blockers = [r for r in policy.rules[:index] if any(r.match.test(c) is True for c in mine)]
-    names = ", ".join(f"{r.id!r} ({r.where})" for r in blockers)
-    if rule.id == "default":
-        return Problem(
-            "the default can never apply",
-            where,
-            f"earlier rules take every host: {names}",
-            "that may be wanted",
-            "P022",
-            "warning",
-        )
-    other = [r for r in blockers if (r.strategy, r.refuse, r.settings) != (rule.strategy, rule.refuse, rule.settings)]
-    clash = " and decide otherwise: the two contradict each other" if other else ""
-    return Problem(
-        f"rule {rule.id!r} never applies",
-        where,
-        f"earlier rules take all of its hosts{clash}: {names}",
-        "move it up, narrow the others, or remove it",
-        "P021",
-    )
-
-
-def _impossible(policy: Policy, rule: Rule, reach: list[Cell], knowledge: Knowledge) -> list[Problem]:
+def _strategy(space: Space, rule: Rule, thorough: bool) -> Iterator[Problem]:
     """A rule none of whose layers can work anywhere it applies is an error; one dead entry of the list a warning."""
     unproven = bool(rule.settings.get("allow_unproven", False))
-    rows = list({row.id: row for cell in reach for row in _rows_for(cell, knowledge)}.values())
+    wish = rule.settings.get("post_notifiers")
+    # One platform that the rule can serve means that there is no error: `kdo plan` need not see the others.
+    if not thorough and wish not in ("on", "off") and any(_served(rule, row, unproven) for row, _ in space.rows(rule)):
+        return
+    reach = space.rows_in_reach(rule)
+    rows = [row for row, _ in reach]
     usable = [row for row in rows if "refuse" not in row.data]
-    where = rule.at("strategy")
-    reasons = {s: [_possible(row, s, unproven) for row in (usable or rows)] for s in rule.strategy}
+    reasons = {s: [_impossible(row, s, unproven) for row in usable or rows] for s in rule.strategy}
     dead = [s for s in rule.strategy if all(reasons[s])]
     if len(dead) == len(rule.strategy):
-        why = "; ".join(dict.fromkeys(reasons[s][0] for s in dead))
-        sources = {
-            s
-            for row in (usable or rows)[:1]
-            for name in dead
-            for s in row.data.get("layers", {}).get(name, {}).get("sources", [])
-        }
-        cited = "; ".join(knowledge.sources[s].title for s in sorted(sources))
-        works = [s for s in LAYERS if usable and not all(_possible(row, s, unproven) for row in usable)]
-        fix = f"use {' or '.join(works)}" if works else "use refuse: these hosts cannot kdump"
-        return [
-            Problem(
-                f"rule {rule.id!r} orders what none of its platforms can do",
-                where,
-                f"{why} (source: {cited or 'the knowledge data'})",
-                fix,
-                "P030",
-            )
-        ]
-    wish = rule.settings.get("post_notifiers")
-    states = {row.data["layers"]["crash_kexec_post_notifiers"]["state"] for row in usable}
+        yield _nobody_can(space.knowledge, rule, dead, reasons, usable, rows, unproven)
+        return
+    states = {row.data["layers"][_A]["state"] for row in usable}
     if (wish == "on" and states == {"forbidden"}) or (wish == "off" and states == {"required"}):
-        why = usable[0].data["layers"]["crash_kexec_post_notifiers"]["why"]
-        return [
-            Problem(
-                f"rule {rule.id!r} sets post_notifiers: {wish} where it must not be", where, why, "remove it", "P031"
-            )
-        ]
-    return [
-        Problem(f"rule {rule.id!r}: {s} can never be taken", rule.at("strategy", rule.strategy.index(s)), reasons[s][0], "remove it", "P032", "warning")
-        for s in dead
-    ]  # fmt: skip
+        what = f"rule {rule.id!r} sets post_notifiers: {wish} where it must not be"
+        yield Problem(what, rule.at("strategy"), usable[0].data["layers"][_A]["why"], "remove it", "P031")
+        return
+    for s in dead:
+        where = rule.at("strategy", rule.strategy.index(s))
+        yield Problem(f"rule {rule.id!r}: {s} can never be taken", where, reasons[s][0], "remove it", "P032", "warning")
+    if thorough:
+        yield from _gaps(rule, reach, unproven)
 
 
-def require_sound(policy: Policy, knowledge: Knowledge) -> None:
-    """Raise :class:`PolicyError` for every error (warnings are for ``kdo policy lint``)."""
-    errors = [p for p in lint(policy, knowledge) if p.severity == "error"]
-    if errors:
-        raise PolicyError(errors)
+def _nobody_can(
+    knowledge: Knowledge,
+    rule: Rule,
+    dead: list[str],
+    reasons: dict[str, list[str]],
+    usable: list[Row],
+    rows: list[Row],
+    unproven: bool,
+) -> Problem:
+    why = "; ".join(dict.fromkeys(reasons[s][0] for s in dead))
+    first = (usable or rows)[0].data.get("layers", {})
+    sources = sorted({s for name in dead for s in first.get(name, {}).get("sources", [])})
+    cited = "; ".join(knowledge.sources[s].title for s in sources)
+    works = [s for s in LAYERS if not all(_impossible(row, s, unproven) for row in usable)]
+    fix = f"use {' or '.join(works)}" if works else "use refuse: these hosts cannot kdump"
+    what = f"rule {rule.id!r} orders what none of its platforms can do"
+    return Problem(what, rule.at("strategy"), f"{why} (source: {cited or 'the knowledge data'})", fix, "P030")
+
+
+def _gaps(rule: Rule, reach: list[tuple[Row, Witness]], unproven: bool) -> Iterator[Problem]:
+    """Platforms in reach that have a layer that works, of which the rule names none: their hosts get a refusal."""
+    found: list[tuple[Row, Witness, list[str]]] = []
+    for row, witness in reach:
+        if not _served(rule, row, unproven):
+            works = [s for s in LAYERS if not _impossible(row, s, unproven)]
+            if works:
+                found.append((row, witness, works))
+    if not found:
+        return
+    many = f"{len(found)} platforms" if len(found) > 1 else f"{found[0][0].id} ({found[0][0].data['title']})"
+    shown = [
+        f"{row.id} is {_impossible(row, rule.strategy[0], unproven)} (e.g. {witness})" for row, witness, _ in found[:3]
+    ]
+    shown += [f"… and {len(found) - 3} more"] if len(found) > 3 else []
+    fixes: dict[str, list[str]] = {}
+    for row, _, works in found:
+        fixes.setdefault(" or ".join(works), []).append(row.id)
+    what_works = "; ".join(f"{works} for {', '.join(ids)}" for works, ids in fixes.items())
+    fix = f"allow what works there ({what_works}), or let an earlier rule take such hosts"
+    what = f"rule {rule.id!r} takes hosts of {many} and names no layer that is enough there: they are refused"
+    yield Problem(what, rule.at("strategy"), "; ".join(shown), fix, "P040", "warning")
+
+
+# ---------------------------------------------------------------------- P041: the order decides
+
+
+def _outcome(rule: Rule) -> Any:
+    """What a rule does, without the words that it says about it."""
+    if rule.refuse:
+        return "refuse"
+    return rule.strategy, bool(rule.disable), rule.level, rule.settings
+
+
+def _decides(space: Space, rule: Rule) -> bool:
+    try:
+        return space.reach(rule) is not None
+    except Undecided:
+        return False
+
+
+def _crossings(space: Space) -> Iterator[Problem]:
+    """Pairs of rules that share hosts and decide differently, where neither is an exception of the other.
+
+    A refusal that stands first is left out: that is how guards are written, and the careful answer wins. So are rules
+    of different files: that one policy comes before another is what `extends` says.
+    """
+    rules = [n for n, r in enumerate(space.rules[:-1]) if _decides(space, r)]
+    pairs = (
+        (a, b)
+        for i, a in enumerate(rules)
+        if not space.rules[a].refuse
+        for b in rules[i + 1 :]
+        if space.rules[a].file is space.rules[b].file
+        and _outcome(space.rules[a]) != _outcome(space.rules[b])
+        and space.touch(a, b)
+    )
+    told = more = 0
+    for first, second in islice(pairs, MAX_PAIRS):
+        a, b = space.rules[first], space.rules[second]
+        try:
+            witness = space.crossing(first, second)
+        except Undecided:
+            continue  # P042 says so where it matters: for a rule's own reach
+        if witness is None:
+            continue
+        if told == MAX_NOTES:
+            more += 1
+            continue
+        told += 1
+        what = f"rules {a.id!r} and {b.id!r} share hosts and decide differently: the order decides"
+        why = f"{a.id!r} comes first and takes them from {b.id!r} ({b.where}); e.g. {witness}"
+        yield Problem(what, a.where, why, "nothing, if that is the order of importance; else swap them", "P041", "note")
+    if more:
+        least = "at least " if next(pairs, None) else ""
+        what = f"… and {least}{more} more pairs of rules share hosts and decide differently"
+        yield Problem(what, space.rules[0].where, "only the first are told", "", "P041", "note")

@@ -98,7 +98,7 @@ def rules(*lines):
 
 
 def ids(policy):
-    return [(p.id, p.severity) for p in lint(policy, K)]
+    return [(p.id, p.severity) for p in lint(policy, K) if p.id not in ("P040", "P041")]
 
 
 def test_shadowed_and_contradictory_rules_are_errors():
