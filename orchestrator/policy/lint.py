@@ -21,7 +21,7 @@ from orchestrator.policy.space import ARCHES, HYPERVISORS, Space, Undecided, Wit
 __all__ = ["ARCHES", "HYPERVISORS", "cells", "lint", "require_sound", "space_of"]
 
 MAX_NOTES = 20  # crossing rules that are told one by one
-MAX_PAIRS = 3000  # and pairs that are looked at for that
+MAX_PAIRS = 1500  # and pairs that are looked at for that
 _A = LAYERS[0]
 
 
@@ -111,9 +111,17 @@ def _strategy(space: Space, rule: Rule, thorough: bool) -> Iterator[Problem]:
     """A rule none of whose layers can work anywhere it applies is an error; one dead entry of the list a warning."""
     unproven = bool(rule.settings.get("allow_unproven", False))
     wish = rule.settings.get("post_notifiers")
-    # One platform that the rule can serve means that there is no error: `kdo plan` need not see the others.
-    if not thorough and wish not in ("on", "off") and any(_served(rule, row, unproven) for row, _ in space.rows(rule)):
-        return
+    if wish not in ("on", "off"):
+        # One platform that the rule can serve means that there is no error: `kdo plan` need not see the others, and
+        # lint only those that tell something new.
+        if not thorough and any(_served(rule, row, unproven) for row, _ in space.rows(rule)):
+            return
+        if thorough and (telling := _telling(space, rule, unproven)) is not None:
+            useless, unserved = telling
+            for s, why in useless.items():
+                yield _useless(rule, s, why)
+            yield from _gaps(rule, unserved, unproven)
+            return
     reach = space.rows_in_reach(rule)
     rows = [row for row, _ in reach]
     usable = [row for row in rows if "refuse" not in row.data]
@@ -128,10 +136,39 @@ def _strategy(space: Space, rule: Rule, thorough: bool) -> Iterator[Problem]:
         yield Problem(what, rule.at("strategy"), usable[0].data["layers"][_A]["why"], "remove it", "P031")
         return
     for s in dead:
-        where = rule.at("strategy", rule.strategy.index(s))
-        yield Problem(f"rule {rule.id!r}: {s} can never be taken", where, reasons[s][0], "remove it", "P032", "warning")
+        yield _useless(rule, s, reasons[s][0])
     if thorough:
         yield from _gaps(rule, reach, unproven)
+
+
+def _useless(rule: Rule, strategy: str, why: str) -> Problem:
+    where = rule.at("strategy", rule.strategy.index(strategy))
+    return Problem(f"rule {rule.id!r}: {strategy} can never be taken", where, why, "remove it", "P032", "warning")
+
+
+def _telling(space: Space, rule: Rule, unproven: bool) -> tuple[dict[str, str], list[tuple[Row, Witness]]] | None:
+    """Strategies that no row in reach can do (with why), and the rows in reach that the rule does not serve.
+
+    ``None`` when it can serve nobody: that is another problem, which names them all.
+    """
+    possible = {row.id: [s for s in rule.strategy if not _impossible(row, s, unproven)] for row in space.knowledge.rows}
+    alive: set[str] = set()
+
+    def asked(row: Row) -> bool:
+        return not possible[row.id] or not alive.issuperset(possible[row.id])
+
+    unserved: list[tuple[Row, Witness]] = []
+    for row, witness in space.rows(rule, asked):
+        alive.update(possible[row.id])
+        if not possible[row.id]:
+            unserved.append((row, witness))
+    if not alive:
+        return None
+    dead = [s for s in rule.strategy if s not in alive]
+    if not dead:
+        return {}, unserved
+    usable = [row for row, _ in space.rows_in_reach(rule) if "refuse" not in row.data]
+    return {s: _impossible(usable[0], s, unproven) for s in dead}, unserved
 
 
 def _nobody_can(
@@ -165,7 +202,8 @@ def _gaps(rule: Rule, reach: list[tuple[Row, Witness]], unproven: bool) -> Itera
         return
     many = f"{len(found)} platforms" if len(found) > 1 else f"{found[0][0].id} ({found[0][0].data['title']})"
     shown = [
-        f"{row.id} is {_impossible(row, rule.strategy[0], unproven)} (e.g. {witness})" for row, witness, _ in found[:3]
+        f"{row.id} is {_impossible(row, rule.strategy[0], unproven)}" + ("" if n else f" (e.g. {witness})")
+        for n, (row, witness, _) in enumerate(found[:3])
     ]
     shown += [f"… and {len(found) - 3} more"] if len(found) > 3 else []
     fixes: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ space can be thought possible that is not; the reverse cannot happen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, reduce
 from itertools import accumulate
 from operator import or_
@@ -169,10 +169,13 @@ class Space:
                 core |= sum(1 << number for number in self._cover.core)
         return core
 
-    def rows(self, rule: Place) -> Iterator[tuple[Row, Witness]]:
-        """Every row of knowledge that is the platform's row of some host for which ``rule`` decides, found one by one."""
+    def rows(self, rule: Place, asked: Callable[[Row], bool] | None = None) -> Iterator[tuple[Row, Witness]]:
+        """Every row of knowledge that is the platform's row of some host for which ``rule`` decides, found one by one.
+
+        ``asked`` is told each row before it is looked for, and leaves out the ones that do not matter.
+        """
         known = self._rows_in_reach.get(rule.id)
-        return iter(known) if known is not None else self._rows_of(self._index[rule.id], [{}])
+        return iter(known) if known is not None else self._rows_of(self._index[rule.id], [{}], asked)
 
     def rows_in_reach(self, rule: Place) -> list[tuple[Row, Witness]]:
         """All of them."""
@@ -236,7 +239,9 @@ class Space:
                 return Witness(self, box, point, against)
         return None
 
-    def _rows_of(self, n: int, clip: list[Box]) -> Iterator[tuple[Row, Witness]]:
+    def _rows_of(
+        self, n: int, clip: list[Box], asked: Callable[[Row], bool] | None = None
+    ) -> Iterator[tuple[Row, Witness]]:
         boxes = list(_each(self._closed[n], clip))
         against = self._before[n]
         start = self._first(boxes, against)
@@ -245,9 +250,10 @@ class Space:
         # Try a row's ordinary host, with what keeps the rule's own example from earlier rules.
         mine = {a: (m & -m).bit_length() - 1 for a, m in start.point.items() if a not in self._row_axes}
         for row, own, mask, hint in zip(self.knowledge.rows, self._rows, self._row_masks, self._hints, strict=True):
-            witness = self._first(_each(boxes, own), against, (hint | mine, mine | hint))
-            if witness is not None:
-                yield row, witness
+            if asked is None or asked(row):
+                witness = self._first(_each(boxes, own), against, (hint | mine, mine | hint))
+                if witness is not None:
+                    yield row, witness
             against |= mask
 
     @cached_property
