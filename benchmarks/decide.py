@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -52,36 +54,69 @@ _PLAYBOOK = """
 """
 
 
-def make_hosts(path: Path, count: int) -> int:
-    """Write ``count`` different hosts as JSON lines; returns the mean size in bytes."""
-    import msgspec
+#: What differs from host to host, as it stands in a rendered template. Numbers are numbers there too.
+_NUMBER, _UUID, _TOTAL, _USED, _FREE, _LOG = "@NUMBER@", "@UUID@", 7 << 48, 7 << 49, 7 << 50, "@LOG@"
+_FLAGS = tuple(f"flag{n}" for n in range(20))
 
+
+def _templates(own_signals: bool) -> list[list[str]]:
+    """The recorded hosts and some ordinary ones as JSON lines, cut at everything that differs from host to host."""
     from orchestrator.documents.base import to_builtins
     from tests.builders import debian
     from tests.platforms.hosttree import facts_of, load_host
 
-    templates = [to_builtins(debian())] * 6  # most of a fleet is ordinary
+    documents = [to_builtins(debian()) for _ in range(6)]  # most of a fleet is ordinary
     with tempfile.TemporaryDirectory() as scratch:
-        for n, recorded in enumerate(sorted((ROOT / "tests/hosts").glob("*.yaml"))):
-            templates.append(to_builtins(facts_of(load_host(recorded), Path(scratch) / str(n))))
-    blanks = [msgspec.json.encode(t).decode() for t in templates]
-    size = 0
+        for recorded in sorted((ROOT / "tests/hosts").glob("*.yaml")):
+            documents.append(to_builtins(facts_of(load_host(recorded), Path(scratch))))
+    marks = re.compile(f'({_NUMBER}|{_UUID}|{_TOTAL}|{_USED}|{_FREE}|{_LOG}|"@FLAGS@")')
+    out = []
+    for document in documents:
+        document["host"] = f"host{_NUMBER}.example"
+        kernel, grub = document["kernel"], document["boot"]["grub"]
+        kernel["cmdline"] = kernel["cmdline"].replace("UUID=aaaa", f"UUID={_UUID}") + f" host={_NUMBER}"
+        grub["lines"] = [line.replace("UUID=aaaa", f"UUID={_UUID}") for line in grub["lines"]]
+        document["memory"] |= {"total": _TOTAL, "system_ram": _USED}
+        for target in document["targets"]:
+            target["free"] = _FREE
+        if document["signals"]["kernel_log"]:  # what crashkernel= makes the probe take along
+            document["signals"]["kernel_log"].append("Command line: " + kernel["cmdline"] + " crashkernel=256M")
+        if own_signals:
+            document["signals"]["kernel_log"].append(_LOG)
+            document["signals"]["clocksources"].append(f"clock{_NUMBER}")  # every architecture has some
+            if document["signals"]["cpu_flags"]:
+                document["signals"]["cpu_flags"].append("@FLAGS@")
+        out.append(marks.split(json.dumps(document) + "\n"))
+    return out
+
+
+def host_lines(count: int, own_signals: bool = False) -> Iterator[str]:
+    """``count`` different hosts as JSON lines. ``own_signals``: each with a line in its kernel log, a clock source and
+    a set of CPU flags that no other has, so that nothing concluded about one host can be taken for another."""
+    templates = _templates(own_signals)
+    for i in range(count):
+        memory = (1 + i % 64) << 30
+        flags = ", ".join(f'"{flag}"' for n, flag in enumerate(_FLAGS) if i >> n & 1) if own_signals else ""
+        values = {
+            _NUMBER: f"{i:06d}",
+            _UUID: f"{i:08x}-0000-4000-8000-{i:012x}",
+            str(_TOTAL): str(memory - (i << 10) % memory),
+            str(_USED): str(memory - (1 << 20)),
+            str(_FREE): str(10_000_000_000 + i),
+            _LOG: f"kvm-guest: stealtime: cpu 0, msr {i:x}",
+            '"@FLAGS@"': flags or '"flag"',
+        }
+        parts = templates[i % len(templates)].copy()
+        parts[1::2] = [values[mark] for mark in parts[1::2]]  # re.split: text, mark, text, mark, …
+        yield "".join(parts)
+
+
+def make_hosts(path: Path, count: int) -> int:
+    """Write ``count`` different hosts as JSON lines; returns the mean size in bytes."""
     with path.open("w") as file:
-        for i in range(count):
-            document = json.loads(blanks[i % len(blanks)])
-            document["host"] = f"host{i:06d}.example"
-            uuid = f"UUID={i:08x}-0000-4000-8000-{i:012x}"
-            document["kernel"]["cmdline"] = document["kernel"]["cmdline"].replace("UUID=aaaa", uuid) + f" host={i}"
-            for line, text in enumerate(document["boot"]["grub"]["lines"]):
-                document["boot"]["grub"]["lines"][line] = text.replace("UUID=aaaa", uuid)
-            memory = (1 + i % 64) << 30
-            document["memory"] |= {"total": memory - (i << 10), "system_ram": memory - (1 << 20)}
-            for target in document["targets"]:
-                target["free"] = 10_000_000_000 + i
-            line_text = json.dumps(document) + "\n"
-            size += len(line_text)
-            file.write(line_text)
-    return size // count
+        for line in host_lines(count):
+            file.write(line)
+    return path.stat().st_size // count
 
 
 def main() -> None:

@@ -5,18 +5,59 @@ Rows of the table that match are sorted by rank and narrow a set per field, the 
 itself concluded, then CPUID, other mechanisms, brand names, and ``systemd-detect-virt`` last. A row that leaves
 nothing of the set contradicts it: the set stays, the contradiction is kept and the platform is ambiguous. A set that
 does not come down to one word is ``unknown``.
+
+Hosts of a fleet repeat themselves, so what equal facts came to is remembered, under the bytes of all that is read of
+them. Two things would make each host its own case and are left out of these bytes: the command line, which only family
+and boot stack look at (they are concluded afresh and stand in the bytes themselves), and lines of the kernel log that
+match no row (it quotes the command line).
 """
 
 from __future__ import annotations
 
-from orchestrator.documents.facts import Facts
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+
+import msgspec
+
+from orchestrator.documents.facts import Facts, Signals
 from orchestrator.documents.platform import Contradiction, Evidence, Platform
 from orchestrator.platforms.fields import log_is_complete
 from orchestrator.platforms.gather import Gatherer
-from orchestrator.platforms.rows import VALUE_LIMIT, Hit, Row, Statement
-from orchestrator.platforms.tables import Tables, load
+from orchestrator.platforms.memory import Platforms, Room
+from orchestrator.platforms.rows import VALUE_LIMIT, Condition, Hit, Row, Statement
+from orchestrator.platforms.tables import Choice, Missing, Tables, load
 
 _NOTHING: list[Statement] = []
+_encode = msgspec.json.Encoder().encode
+_all_but_log = attrgetter(*(name for name in Signals.__struct_fields__ if name != "kernel_log"))
+
+Choices = tuple[tuple[tuple[Condition, ...], str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _OfArch:
+    """What of the tables can hold on one architecture."""
+
+    gatherer: Gatherer
+    families: Choices
+    boot_stacks: Choices
+    missing: tuple[Missing, ...]
+
+
+def _choices(rows: tuple[Choice, ...], arch: str) -> Choices:
+    return tuple((row.conditions, row.answer) for row in rows if row.arch is None or arch in row.arch)
+
+
+def _first(choices: Choices, facts: Facts) -> str:
+    """Answer of the first choice whose conditions all hold; empty for none."""
+    for conditions, answer in choices:
+        for condition in conditions:
+            if not condition(facts):
+                break
+        else:
+            return answer
+    return ""
 
 
 class _Conflict:
@@ -30,7 +71,7 @@ class _Conflict:
 
 
 class Classifier:
-    """Classifies with one set of tables. Keeps nothing of the facts but which rows match which texts."""
+    """Classifies with one set of tables. Remembers which rows match which texts and what equal facts came to, within bounds."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
@@ -39,13 +80,21 @@ class Classifier:
         self._any_hypervisor, self._none = hypervisor.all, hypervisor.bits["none"]
         self._any_role, self._guest, self._host = role.all, role.bits["guest"], role.bits["host"]
         self._any_inside, self._own = inside.all, inside.bits["own"]
-        self._by_arch: dict[str, Gatherer] = {}
+        self._by_arch: dict[str, _OfArch] = {}
         self._hypervisor_names, self._role_names = hypervisor.names, role.names
+        self._room = Room()
+        self._seen = Platforms(self._room)
 
-    def _gatherer(self, arch: str) -> Gatherer:
+    def _of_arch(self, arch: str) -> _OfArch:
         found = self._by_arch.get(arch)
         if found is None:
-            found = self._by_arch[arch] = Gatherer(self.tables.rows, arch, self.tables.lower_leaf_note)
+            tables = self.tables
+            found = self._by_arch[arch] = _OfArch(
+                Gatherer(tables.rows, arch, tables.lower_leaf_note, self._room),
+                _choices(tables.family_rows, arch),
+                _choices(tables.boot_rows, arch),
+                tuple(m for m in tables.missing if m.arch is None or arch in m.arch),
+            )
         return found
 
     # ------------------------------------------------------------------ concluding
@@ -71,29 +120,30 @@ class Classifier:
                 conflict.found.append((field, statement, mask))
         return mask, preferred
 
-    def _arch(self, facts: Facts, aside: list[Evidence], contradictions: list[Contradiction]) -> str:
+    def _arch(self, facts: Facts) -> str:
         """``uname -m`` can be told to lie by a personality; /proc/sys/kernel/arch (6.1 and later) cannot."""
-        said = facts.signals.machine or ""
-        of_machine = self.tables.arches.get(said, "unknown")
         kernel = facts.kernel.sysctls.get("kernel/arch", "").strip()
         of_kernel = self.tables.arches.get(kernel, "unknown")
-        if of_kernel in ("unknown", of_machine):
-            return of_machine
-        if said:
-            aside.append(
-                Evidence(
-                    source="uname",
-                    value=said[:VALUE_LIMIT],
-                    says=f"arch={of_machine}",
-                    rank=0,
-                    note="set aside: a personality can change it, /proc/sys/kernel/arch names the kernel's own",
-                    ref="kernel-arch",
-                )
+        return of_kernel if of_kernel != "unknown" else self.tables.arches.get(facts.signals.machine or "", "unknown")
+
+    def _uname(self, said: str, arch: str, aside: list[Evidence], contradictions: list[Contradiction]) -> None:
+        """What becomes of the answer of ``uname -m`` where it differs from the architecture."""
+        of_machine = self.tables.arches.get(said, "unknown")
+        if not said or of_machine == arch:
+            return
+        aside.append(
+            Evidence(
+                source="uname",
+                value=said[:VALUE_LIMIT],
+                says=f"arch={of_machine}",
+                rank=0,
+                note="set aside: a personality can change it, /proc/sys/kernel/arch names the kernel's own",
+                ref="kernel-arch",
             )
-            if of_machine not in ("unknown", *self.tables.personalities.get(of_kernel, ())):
-                why = f"uname says {said[:40]!r} and no personality of {of_kernel} is called that"
-                contradictions.append(Contradiction(field="arch", chosen=of_kernel, against=of_machine, why=why))
-        return of_kernel
+        )
+        if of_machine not in ("unknown", *self.tables.personalities.get(arch, ())):
+            why = f"uname says {said[:40]!r} and no personality of {arch} is called that"
+            contradictions.append(Contradiction(field="arch", chosen=arch, against=of_machine, why=why))
 
     def _role(self, inside: int, preferred: int, role: int, hypervisor: int) -> str:
         if inside != self._any_inside and not inside & self._own:
@@ -147,10 +197,10 @@ class Classifier:
             return "none"
         return "none" if log_is_complete(facts) else "unknown"
 
-    def _family(self, facts: Facts, arch: str) -> str:
-        for row in self.tables.family_rows:
-            if row.holds(facts, arch):
-                return row.answer
+    def _family(self, facts: Facts, choices: Choices) -> str:
+        chosen = _first(choices, facts)
+        if chosen:
+            return chosen
         distribution = facts.distribution
         family = self.tables.family_ids.get(distribution.id)
         if family is not None:
@@ -161,20 +211,10 @@ class Classifier:
                 return family
         return "unknown"
 
-    def _boot_stack(self, facts: Facts, arch: str) -> str:
-        for row in self.tables.boot_rows:
-            if row.holds(facts, arch):
-                return row.answer
-        return "unknown"
-
-    def _unseen(self, facts: Facts, arch: str, role: str, rank: int) -> list[str]:
+    def _unseen(self, facts: Facts, missing: tuple[Missing, ...], role: str, rank: int) -> list[str]:
         out: list[str] = []
-        for m in self.tables.missing:
-            if (
-                rank >= m.below
-                or (m.arch is not None and arch not in m.arch)
-                or (m.roles is not None and role not in m.roles)
-            ):
+        for m in missing:
+            if rank >= m.below or (m.roles is not None and role not in m.roles):
                 continue
             if not m.get(facts) and all(c(facts) for c in m.conditions):
                 out.append(m.text)
@@ -200,12 +240,32 @@ class Classifier:
     # ------------------------------------------------------------------ the whole
 
     def classify(self, facts: Facts) -> Platform:
-        """The platform of these facts. Never raises on facts that decode."""
-        tables = self.tables
+        """The platform of these facts. Never raises on facts that decode. Equal hosts may share one object."""
+        arch = self._arch(facts)
+        of_arch = self._of_arch(arch)
+        family = self._family(facts, of_arch.families)
+        boot_stack = _first(of_arch.boot_stacks, facts) or "unknown"
+        log = facts.signals.kernel_log
+        if not self.tables.whole_log:
+            log = of_arch.gatherer.telling(log)
+        outside = [get(facts) for get in self.tables.outside_signals]
+        try:
+            key = _encode((_all_but_log(facts.signals), log, family, boot_stack, outside))
+        except UnicodeEncodeError:  # texts that never were JSON
+            return self._conclude(facts, arch, family, boot_stack)
+        platform = self._seen.get(key)
+        if platform is None:
+            platform = self._conclude(facts, arch, family, boot_stack)
+            self._seen.keep(key, platform)
+        return platform
+
+    def _conclude(self, facts: Facts, arch: str, family: str, boot_stack: str) -> Platform:
+        """The same without looking at earlier hosts. Reads only signals, arguments and ``tables.outside_signals``."""
+        tables, of_arch = self.tables, self._of_arch(arch)
         aside: list[Evidence] = []
         contradictions: list[Contradiction] = []
-        arch = self._arch(facts, aside, contradictions)
-        hits = self._gatherer(arch).gather(facts, aside)
+        self._uname(facts.signals.machine or "", arch, aside, contradictions)
+        hits = of_arch.gatherer.gather(facts, aside)
 
         by_field: dict[str, list[Statement]] = {}
         for h in hits:
@@ -259,11 +319,11 @@ class Classifier:
             ambiguous=bool(contradictions),
             evidence=[*evidence, *aside] if aside else evidence,
             contradictions=contradictions,
-            unseen=self._unseen(facts, arch, role, rank),
-            family=self._family(facts, arch),
+            unseen=self._unseen(facts, of_arch.missing, role, rank),
+            family=family,
             distribution=distribution.id,
             distribution_version=distribution.version_id,
-            boot_stack=self._boot_stack(facts, arch),
+            boot_stack=boot_stack,
         )
 
 
@@ -274,11 +334,11 @@ def _applies(row: Row, given: dict[str, str]) -> bool:
     return True
 
 
-_SHIPPED: list[Classifier] = []
+@lru_cache(maxsize=4)  # a comparison needs two
+def _classifier(tables: Tables) -> Classifier:
+    return Classifier(tables)
 
 
-def classify(facts: Facts) -> Platform:
-    """The platform of these facts, by the shipped tables (loaded on the first call)."""
-    if not _SHIPPED:
-        _SHIPPED.append(Classifier(load()))
-    return _SHIPPED[0].classify(facts)
+def classify(facts: Facts, tables: Tables | None = None) -> Platform:
+    """The platform of these facts, by the shipped tables (loaded on the first call) or by other ones."""
+    return _classifier(load() if tables is None else tables).classify(facts)

@@ -8,7 +8,7 @@ numbers are decimal text. What the probe could not see has no values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -86,6 +86,9 @@ CPUID = ("cpuid", "cpuid.other")
 #: What the probe notes when later messages have overwritten the first ones.
 LOST_BEGINNING = "beginning of the kernel log"
 
+#: Other fields that `getter` takes from the signals alone.
+_OF_SIGNALS = ("acpi", "device_tree", "dmi")
+
 _BOOL = {True: "true", False: "false"}
 
 
@@ -98,7 +101,10 @@ def log_is_complete(facts: Facts) -> bool:
     """Whether the kernel log was seen from its beginning: only then does silence in it mean anything."""
     if not facts.signals.kernel_log_source:
         return False
-    return not any(unseen.what == LOST_BEGINNING for unseen in facts.probe.unseen)
+    for unseen in facts.probe.unseen:  # noqa: SIM110  (a generator costs more than the comparisons)
+        if unseen.what == LOST_BEGINNING:
+            return False
+    return True
 
 
 def _scalar(path: str) -> Getter:
@@ -159,3 +165,18 @@ def getter(name: str) -> Getter:
     if key and first in DICTIONARIES:
         return _key(DICTIONARIES[first], key)
     raise KeyError(f"no field {name!r}")
+
+
+def outside_signals(names: Iterable[str]) -> tuple[Callable[[Facts], Any], ...]:
+    """Getters of all that any row or condition can see of those fields that are not in ``facts.signals``."""
+    paths: list[str] = []
+    others: list[Callable[[Facts], Any]] = []
+    for name in sorted(names):
+        path = SCALARS.get(name) or LISTS.get(name) or DICTIONARIES.get(name.partition(".")[0], "")
+        if name in CPUID or name in ACPI or name in _OF_SIGNALS or path.startswith("signals."):
+            continue
+        if name in SCALARS or name in LISTS:
+            paths.append(path)
+        else:
+            others.append(getter(name))
+    return (attrgetter(*paths), *others) if paths else tuple(others)

@@ -10,10 +10,10 @@ from typing import Any
 from orchestrator.documents.facts import CpuidLeaf, Facts
 from orchestrator.documents.platform import Evidence
 from orchestrator.platforms.fields import ACPI, DICTIONARIES, LISTS, SCALARS, text
-from orchestrator.platforms.rows import Hit, Matches, Row, hit
+from orchestrator.platforms.memory import Matches, Room
+from orchestrator.platforms.rows import Hit, Row, hit
 
 _HYPERVISOR_BASE, _HYPERVISOR_END = 0x4000_0000, 0x4001_0000
-_KEEP = 4096
 _FEW_LEAVES = 8  # more than any machine has base leaves with a signature; longer lists are not remembered
 
 
@@ -33,32 +33,37 @@ def _many(paths: Sequence[str]) -> Any:
 class Gatherer:
     """All rows that can match on one architecture."""
 
-    def __init__(self, rows: Sequence[Row], arch: str, lower_leaf_note: str) -> None:
+    def __init__(self, rows: Sequence[Row], arch: str, lower_leaf_note: str, room: Room) -> None:
         by_field: dict[str, list[Row]] = {}
         for row in rows:
             if row.arch is None or arch in row.arch:
                 by_field.setdefault(row.field, []).append(row)
         self._note = lower_leaf_note
-        self._cpuid, self._cpuid_other = Matches(by_field.pop("cpuid", [])), Matches(by_field.pop("cpuid.other", []))
+        self._room = room
+        self._cpuid = Matches(by_field.pop("cpuid", []), room)
+        self._cpuid_other = Matches(by_field.pop("cpuid.other", []), room)
         self._seen_leaves: dict[tuple[tuple[str, str], ...], tuple[tuple[Hit, ...], tuple[Evidence, ...]]] = {}
         scalars = [name for name in SCALARS if name in by_field]
         lists = [name for name in LISTS if name in by_field]
         self._get_scalars = _many([SCALARS[name] for name in scalars])
-        self._scalars = [Matches(by_field[name]) for name in scalars]
+        self._scalars = [Matches(by_field[name], room) for name in scalars]
         self._seen_scalars: dict[tuple[Any, ...], tuple[Hit, ...]] = {}
+        room.join(self._seen_leaves)
+        room.join(self._seen_scalars)
         self._get_lists = _many([LISTS[name] for name in lists])
-        self._lists = [Matches(by_field[name]) for name in lists]
+        self._lists = [Matches(by_field[name], room) for name in lists]
+        self._log = self._lists[lists.index("kernel_log")] if "kernel_log" in lists else Matches([], room)
         self._lacks = [
             (attrgetter(LISTS[name]), row.lacks, hit(row, "without " + " ".join(sorted(row.lacks))))
             for name in lists
             for row in by_field[name]
             if row.test is None
         ]
-        self._acpi = [(ACPI[name], Matches(by_field[name])) for name in ACPI if name in by_field]
+        self._acpi = [(ACPI[name], Matches(by_field[name], room)) for name in ACPI if name in by_field]
         self._dictionaries: list[tuple[Any, Mapping[str, Matches]]] = []
         for first, path in DICTIONARIES.items():
             keys = {
-                n.partition(".")[2]: Matches(r)
+                n.partition(".")[2]: Matches(r, room)
                 for n, r in by_field.items()
                 if n.startswith(first + ".") and n not in SCALARS
             }
@@ -71,9 +76,9 @@ class Gatherer:
             if value is not None and value != "":
                 found += each[text(value)]
         result = tuple(found)
-        if sum(len(v) for v in values if isinstance(v, str)) <= Matches.LONGEST * 4:
-            if len(self._seen_scalars) >= _KEEP:
-                self._seen_scalars.clear()
+        length = sum(len(v) for v in values if isinstance(v, str))
+        if length <= Matches.LONGEST * 4:
+            self._room.take(4 * length + 80 * len(values))
             self._seen_scalars[values] = result
         return result
 
@@ -99,11 +104,16 @@ class Gatherer:
             else:
                 aside += [h.row.evidence(f"{signature} @ {number:#x}", self._note) for h in self._cpuid[signature]]
         result = tuple(hits), tuple(aside)
-        if len(leaves) <= _FEW_LEAVES:
-            if len(self._seen_leaves) >= _KEEP:
-                self._seen_leaves.clear()
+        length = sum(len(leaf.leaf) + len(leaf.signature) for leaf in leaves)
+        if len(leaves) <= _FEW_LEAVES and length <= Matches.LONGEST:
+            self._room.take(4 * length + 400 * (1 + len(leaves) + len(aside)))
             self._seen_leaves[tuple((leaf.leaf, leaf.signature) for leaf in leaves)] = result
         return result
+
+    def telling(self, log: Sequence[str]) -> list[str]:
+        """Those lines of a kernel log that match a row."""
+        matches = self._log
+        return [line for line in log if matches[line]]
 
     def gather(self, facts: Facts, aside: list[Evidence]) -> list[Hit]:
         """Rows that match and whose conditions hold, highest rank first, each row once (with the first of its texts).

@@ -61,10 +61,14 @@ def compile_test(kind: str, argument: Any) -> Test:
         return lambda value: value.startswith(texts)
     if kind == "suffix":
         return lambda value: value.endswith(texts)
-    if kind == "contains":
-        return lambda value: any(t in value for t in texts)
-    if kind == "regex":
-        patterns = [re.compile(text) for text in texts]
+    if kind == "contains" and len(texts) == 1:
+        only = texts[0]
+        return lambda value: only in value
+    if kind in ("contains", "regex"):
+        patterns = [re.compile(re.escape(text) if kind == "contains" else text) for text in texts]
+        if len(patterns) == 1:
+            search = patterns[0].search
+            return lambda value: search(value) is not None
         return lambda value: any(pattern.search(value) for pattern in patterns)
     raise KeyError(f"no test {kind!r}")
 
@@ -271,28 +275,3 @@ def hit(row: Row, value: str) -> Hit:
         (name, Statement(row, evidence, mask, preferred)) for name, (mask, preferred) in row.masks.items()
     )
     return Hit((-row.rank, row.index, evidence.value), row, evidence, statements)
-
-
-class Matches(dict[str, tuple[Hit, ...]]):
-    """Value of one field → the rows that match it. Fleets repeat their values: each is tested against the rows once.
-
-    The memory is bounded: long texts are not kept and a full table is forgotten as a whole.
-    """
-
-    KEEP = 4096
-    LONGEST = 400
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        super().__init__()
-        self.rows = tuple(r for r in rows if r.test is not None)
-
-    def __missing__(self, value: str) -> tuple[Hit, ...]:
-        found = [r for r in self.rows if r.test is not None and r.test(value)]
-        if any(not r.fallback for r in found):
-            found = [r for r in found if not r.fallback]
-        result = tuple(hit(r, value) for r in found)
-        if len(value) <= self.LONGEST:
-            if len(self) >= self.KEEP:
-                self.clear()
-            self[value] = result
-        return result

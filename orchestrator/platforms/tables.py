@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from orchestrator.documents.facts import Facts
 from orchestrator.errors import InvalidInput, KnowledgeError
-from orchestrator.platforms.fields import Getter, getter
+from orchestrator.platforms.fields import Getter, getter, outside_signals
 from orchestrator.platforms.rows import Condition, Row, Vocabulary, compile_condition, compile_row
 from orchestrator.resources import read_text
 from orchestrator.yamlmarks import load as load_yaml
@@ -28,15 +30,6 @@ class Choice:
     arch: frozenset[str] | None
     conditions: tuple[Condition, ...]
 
-    def holds(self, facts: Facts, arch: str) -> bool:
-        """Whether everything that this row asks for is there."""
-        if self.arch is not None and arch not in self.arch:
-            return False
-        for condition in self.conditions:  # noqa: SIM110  (a generator costs more than all of these conditions)
-            if not condition(facts):
-                return False
-        return True
-
 
 @dataclass(frozen=True)
 class Missing:
@@ -50,9 +43,9 @@ class Missing:
     conditions: tuple[Condition, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tables:
-    """Everything that the classifier works with, read-only."""
+    """Everything that the classifier works with, read-only. Compared and hashed by identity."""
 
     vocabularies: Mapping[str, Vocabulary]
     arches: Mapping[str, str]  # what uname -m says → our name
@@ -68,10 +61,16 @@ class Tables:
     family_ids: Mapping[str, str]
     family_like: Mapping[str, str]
     boot_rows: tuple[Choice, ...]
+    whole_log: bool  # something looks at the kernel log as a whole; otherwise lines that match no row change nothing
+    outside_signals: tuple[Callable[[Facts], Any], ...]  # what else is read, but for family and boot stack
 
 
 def _fields_of(row: Mapping[str, Any]) -> list[str]:
     return list(row["field"]) if isinstance(row["field"], list) else [row["field"]]
+
+
+def _conditions_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*row.get("also", []), *row.get("unless", []), *row.get("when", [])]
 
 
 def _vocabularies(data: Mapping[str, Any]) -> dict[str, Vocabulary]:
@@ -97,6 +96,23 @@ def _choices(rows: list[dict[str, Any]], answer: str) -> tuple[Choice, ...]:
 
 def _by_name(groups: Mapping[str, list[str]]) -> dict[str, str]:
     return {name: family for family, names in groups.items() for name in names}
+
+
+def _fields_read(data: Mapping[str, Any]) -> set[str]:
+    """Fields that rows and ``unseen`` look at, by themselves or in a condition, and those that every host is asked for."""
+    names = {"distribution.id", "kernel_log.complete", "sysctl.kernel/arch"}
+    for row in (*data["rows"], *data["unseen"]):
+        names.update(_fields_of(row))
+        names.update(condition["field"] for condition in _conditions_of(row))
+    return names
+
+
+def _whole_log(data: Mapping[str, Any]) -> bool:
+    """Whether the tables ask more of the kernel log than which of its lines match a row."""
+    lacking = ("kernel_log" in _fields_of(row) for row in data["rows"] if "lacks" in row)
+    entries = (*data["rows"], *data["unseen"])
+    conditions = (c for row in entries for c in _conditions_of(row))
+    return any(lacking) or any(r["field"] == "kernel_log" for r in (*data["unseen"], *conditions))
 
 
 def _missing(row: dict[str, Any]) -> Missing:
@@ -134,17 +150,30 @@ def compile_tables(data: Mapping[str, Any], sources: Mapping[str, Any]) -> Table
         family_ids=_by_name(data["families"]["ids"]),
         family_like=_by_name(data["families"]["like"]),
         boot_rows=_choices(data["boot_stacks"], "stack"),
+        whole_log=_whole_log(data),
+        outside_signals=(attrgetter("distribution.version_id"), *outside_signals(_fields_read(data))),
     )
+
+
+def _compiled(platforms: str, sources: str, name: str, fix: str) -> Tables:
+    try:
+        listed = load_yaml(sources, SOURCES).data["sources"]
+        return compile_tables(load_yaml(platforms, name).data, listed)
+    except (KeyError, TypeError, ValueError, AttributeError, re.error, InvalidInput) as e:
+        raise KnowledgeError("the platform table does not hold together", where=name, why=str(e), fix=fix) from e
 
 
 @cache
 def load() -> Tables:
     """The shipped tables. Raises :class:`KnowledgeError` if they do not hold together."""
+    return _compiled(read_text(PLATFORMS), read_text(SOURCES), PLATFORMS, "install it again")
+
+
+def load_from(directory: Path) -> Tables:
+    """The tables of another knowledge directory, e.g. of an older version. Raises :class:`KnowledgeError`."""
+    fix = "give a directory like policies/knowledge of this version"
     try:
-        data = load_yaml(read_text(PLATFORMS), PLATFORMS).data
-        sources = load_yaml(read_text(SOURCES), SOURCES).data["sources"]
-        return compile_tables(data, sources)
-    except (KeyError, TypeError, ValueError, AttributeError, re.error, InvalidInput) as e:
-        raise KnowledgeError(
-            "the shipped platform table does not hold together", where=PLATFORMS, why=str(e), fix="install it again"
-        ) from e
+        platforms, sources = ((directory / Path(p).name).read_text(encoding="utf-8") for p in (PLATFORMS, SOURCES))
+    except (OSError, UnicodeDecodeError) as e:
+        raise KnowledgeError("the platform table cannot be read", where=str(directory), why=str(e), fix=fix) from e
+    return _compiled(platforms, sources, str(directory / Path(PLATFORMS).name), fix)
