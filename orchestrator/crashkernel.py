@@ -82,6 +82,12 @@ class Crashkernel:
 
 def parse(text: str) -> Crashkernel:
     """Parse the part after ``crashkernel=``. Raises :class:`InvalidInput`."""
+    if text == "auto":
+        raise InvalidInput(
+            "crashkernel=auto is not known to the kernel",
+            why="only the kernels of RHEL 7 and 8 knew it; others silently reserve nothing",
+            fix="leave crashkernel out: the distribution's own table is the default",
+        )
     body, suffix = text, ""
     for candidate in ("high", "low", "cma"):
         if text.endswith("," + candidate):

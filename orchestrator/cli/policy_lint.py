@@ -22,8 +22,8 @@ def command(files: tuple[str, ...], strict: bool, output: str) -> int:
     """
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.knowledge.load import knowledge
-    from orchestrator.policy.lint import lint as lint_policy
     from orchestrator.policy.compose import shipped
+    from orchestrator.policy.lint import lint as lint_policy
     from orchestrator.policy.load import load
     from orchestrator.reports.text import line
 

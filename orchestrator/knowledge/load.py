@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from orchestrator.documents.base import digest
@@ -14,10 +15,12 @@ from orchestrator.errors import InvalidInput, KnowledgeError
 from orchestrator.policy.context import TEST_KINDS, Features, compile_feature
 from orchestrator.policy.limits import Limit
 from orchestrator.policy.match import Matcher, compile_match
+from orchestrator.policy.sizing import Sizer
 from orchestrator.resources import read_text
 from orchestrator.yamlmarks import load as load_yaml
 
 _FILES = ("sources", "features", "strategies", "capture", "reservations", "families", "limits")
+_FIX = "give a directory like policies/knowledge of this version"
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
-    """One reservation row."""
-
-    match: Matcher
-    value: str
-    sources: tuple[str, ...]
-    where: str
-
-
-@dataclass(frozen=True)
 class Knowledge:
     """Everything that is known about the world, read-only."""
 
@@ -51,8 +44,7 @@ class Knowledge:
     capture: Mapping[str, Any]
     exclusive: tuple[frozenset[str], ...]
     never: Mapping[str, str]  # argument of the capture kernel → why it must not be asked for
-    reservations: tuple[Table, ...]
-    named_tables: Mapping[str, Any]
+    sizer: Sizer
     limits: tuple[Limit, ...]
     families: Mapping[str, Any]
     unsupported: frozenset[str]
@@ -92,6 +84,7 @@ def _limit(data: dict[str, Any], features: Features) -> Limit:
 
 def _check(k: Knowledge) -> None:
     """Shipped data must hold together: every source, feature and set that is named exists."""
+    k.cite(sorted(k.sizer.sources))
     for limit in k.limits:
         k.cite(limit.sources)
     for row in (*k.rows, *k.guards):
@@ -108,12 +101,28 @@ def _check(k: Knowledge) -> None:
             raise KeyError(f"{row.id} does not state all three layers")
 
 
-@cache
-def knowledge() -> Knowledge:
-    """The shipped knowledge. Raises :class:`KnowledgeError` if it does not hold together."""
+def _read(directory: Path | None) -> dict[str, Any]:
+    """The files as plain data: the shipped ones, or those of another directory."""
     data: dict[str, Any] = {}
     for name in _FILES:
-        data[name] = load_yaml(read_text(f"policies/knowledge/{name}.yaml"), f"policies/knowledge/{name}.yaml").data
+        shown = f"policies/knowledge/{name}.yaml" if directory is None else str(directory / f"{name}.yaml")
+        try:
+            text = read_text(shown) if directory is None else Path(shown).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            if directory is None:
+                raise
+            raise InvalidInput("the knowledge data cannot be read", where=shown, why=str(e), fix=_FIX) from None
+        data[name] = load_yaml(text, shown).data
+    return data
+
+
+@cache
+def knowledge(directory: Path | None = None) -> Knowledge:
+    """The shipped knowledge, or that of another directory, e.g. of an older version.
+
+    Raises :class:`KnowledgeError` if the shipped one does not hold together, :class:`InvalidInput` if another one does not.
+    """
+    data = _read(directory)
     try:
         features = _features(data["features"]["features"])
         result = Knowledge(
@@ -124,23 +133,17 @@ def knowledge() -> Knowledge:
             capture=data["capture"]["sets"],
             never={entry["argument"]: entry["why"] for entry in data["capture"]["never"]},
             exclusive=tuple(frozenset(g) for g in data["capture"]["exclusive"]),
-            reservations=tuple(
-                Table(
-                    compile_match(t["match"], features),
-                    t["value"],
-                    tuple(t["sources"]),
-                    f"knowledge/reservations.yaml#{i}",
-                )
-                for i, t in enumerate(data["reservations"]["tables"])
-            ),
-            named_tables=data["reservations"].get("named", {}),
+            sizer=Sizer(data["reservations"], features),
             limits=tuple(_limit(entry, features) for entry in data["limits"]["limits"]),
             families=data["families"]["families"],
             unsupported=frozenset(data["families"]["unsupported"]),
             hash=digest(data),
         )
         _check(result)
-    except (KeyError, TypeError, InvalidInput) as e:
+    except (KeyError, TypeError, AttributeError, InvalidInput) as e:
+        if directory is not None:
+            what = "the knowledge data does not hold together"
+            raise InvalidInput(what, where=str(directory), why=str(e), fix=_FIX) from None
         raise KnowledgeError(
             "the shipped knowledge data does not hold together", why=str(e), fix="install it again"
         ) from e

@@ -27,7 +27,8 @@ from orchestrator.versions import Version, at_least
 
 _SETS = ("groups", "tags", "drivers")
 _GLOBS = ("product", "host")
-_BOOLS = ("ambiguous", "paravisor")
+_BOOLS = ("ambiguous", "paravisor", "target_encrypted")
+_NUMBERS = ("cpus", "target_room")
 _VERSIONS = ("kernel", "distribution_version")
 NO, YES = 1, 2  # masks of an axis with the classes (no, yes)
 
@@ -123,13 +124,16 @@ class Axes:
 
     def _values(self, field: str, literals: list[Any]) -> tuple[Any, ...]:
         values: list[Any]
-        if field in _BOOLS:
-            return (False, True)
         unknown = can_be_unknown(field)
+        if field in _BOOLS:
+            return (False, True, None) if unknown else (False, True)
         if field == "memory":
             # No host has no memory at all: nothing lies below a break point at 0 or 1.
             sizes = sorted({size for text in literals if (size := parse_size(text)) > 1})
             values = [sizes[0] // 2, *sizes] if sizes else [16 << 30]
+        elif field in _NUMBERS:
+            points = sorted({float(n) for n in literals if n > 0})
+            values = [points[0] / 2, *points] if points else [4.0]
         elif field in _VERSIONS:
             values = _versions(field, literals)
         elif field in self.world.words:

@@ -70,6 +70,30 @@ def _node(f: Facts, name: str) -> bool | None:
     return any(n == name for n in f.signals.device_tree.nodes) if f.signals.device_tree.present else None
 
 
+def _device(f: Facts, path: str) -> bool | None:
+    if path in f.signals.devices:
+        return True
+    return False if f.probe.root == "/" else None  # a tree may have been recorded without it
+
+
+def _page_size(f: Facts) -> str | None:
+    size = f.memory.page_size
+    return f"{size >> 10}k" if size else None
+
+
+def _encrypted(f: Facts) -> bool | None:
+    """Whether the filesystem that dumps go to is encrypted; the policy's own target is probed first."""
+    seen = [t for t in f.targets if t.exists]
+    return any(d.dm_kind == "CRYPT" for t in seen for d in t.chain) if seen else None
+
+
+def _room(f: Facts) -> float | None:
+    """Free space where dumps go, in multiples of RAM: the smallest of all targets that were looked at."""
+    ram = f.memory.system_ram or f.memory.total
+    free = [t.free for t in f.targets if t.exists and t.free is not None]
+    return min(free) / ram if ram and free else None
+
+
 _TESTS: dict[str, Callable[[Facts, str], bool | None]] = {
     "symbol": _symbol,
     "config": _config,
@@ -81,6 +105,7 @@ _TESTS: dict[str, Callable[[Facts, str], bool | None]] = {
     "fadump": _fadump,
     "kexec": _kexec,
     "node": _node,
+    "device": _device,
 }
 
 TEST_KINDS = frozenset(_TESTS)
@@ -120,6 +145,10 @@ _GETTERS: dict[str, Callable[[Facts, Platform], Any]] = {
     "boot_stack": lambda f, p: p.boot_stack,
     "kernel": lambda f, p: _word(f.kernel.release),
     "memory": lambda f, p: f.memory.system_ram or f.memory.total,
+    "cpus": lambda f, p: f.memory.cpus,
+    "page_size": lambda f, p: _page_size(f),
+    "target_encrypted": lambda f, p: _encrypted(f),
+    "target_room": lambda f, p: _room(f),
     "drivers": lambda f, p: None if f.kernel.modules is None else frozenset(f.kernel.modules),
     "firmware": lambda f, p: None if f.kernel.efi is None else ("efi" if f.kernel.efi else "bios"),
     "groups": lambda f, p: frozenset(f.inventory.groups),

@@ -7,14 +7,13 @@ platform's row says which of them this kernel offers. What is not offered is ref
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from orchestrator.crashkernel import format_size, parse, parse_size, round_ram
-from orchestrator.documents.decision import LAYERS, Decision, Refusal, Reservation, Settings, Source
+from orchestrator.crashkernel import round_ram
+from orchestrator.documents.decision import LAYERS, Decision, Refusal, Reservation, Settings
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.platform import Platform
 from orchestrator.knowledge.load import Knowledge, Row
@@ -26,6 +25,7 @@ from orchestrator.policy.explain import trace_rules
 from orchestrator.policy.limits import Limit, asked
 from orchestrator.policy.load import Override, Policy, Rule
 from orchestrator.policy.shape import Shape
+from orchestrator.policy.sizing import Basis, Trouble
 
 A, B, _ = LAYERS
 _KEEP = 20_000  # flat memory for a stream of a million different hosts
@@ -40,13 +40,13 @@ class Decider:
         places = [*(r.settings for r in policy.rules), *(o.settings for o in policy.overrides)]
         self._limits = tuple({limit.id: limit for s in places for limit in asked(knowledge.limits, s)}.values())
         rows = (*knowledge.rows, *knowledge.guards)
-        asked_by: list[Any] = [*policy.rules, *policy.overrides, *rows, *self._limits, *knowledge.reservations]
-        matchers = [entry.match for entry in asked_by]
+        asked_by: list[Any] = [*policy.rules, *policy.overrides, *rows, *self._limits]
+        matchers = [*(entry.match for entry in asked_by), *knowledge.sizer.matchers]
         needs = ["feature:" + row.data["requires"]["feature"] for row in rows if "requires" in row.data]
         layers = [layer for row in rows for layer in row.data.get("layers", {}).values()]
         needs += ["feature:" + layer["feature"] for layer in layers if "feature" in layer]
         self._shape = Shape(matchers, ["arch", "hypervisor", "role", *needs], knowledge.features)
-        self._cache: dict[Any, tuple[Decision, _Basis | None]] = {}
+        self._cache: dict[Any, tuple[Decision, Basis | None]] = {}
         self._sized: dict[tuple[int, int | None], Decision] = {}  # the cache above keeps the identities valid
         self._effective: dict[tuple[str, tuple[str, ...]], Rule] = {}
 
@@ -74,14 +74,16 @@ class Decider:
         if sized is None:
             if len(self._sized) > _KEEP:
                 self._sized.clear()
-            sized = self._sized[id(decision), ram] = replace_reservation(decision, basis.reservation(ram))
+            sized = self._sized[id(decision), ram] = replace_reservation(
+                decision, basis.reservation(ram, self.knowledge.cite)
+            )
         return sized
 
     def explained(self, facts: Facts, platform: Platform) -> Decision:
         """The same decision, made without looking at earlier ones, with the trace of every rule and clause."""
         decision, basis = self._decide(facts, platform)
         if basis is not None:
-            decision = replace_reservation(decision, basis.reservation(ram_of(facts)))
+            decision = replace_reservation(decision, basis.reservation(ram_of(facts), self.knowledge.cite))
         context = Context(facts, platform, self.knowledge.features)
         return msgspec.structs.replace(decision, trace=trace_rules(self.policy, self.knowledge, context))
 
@@ -99,7 +101,7 @@ class Decider:
             self._effective[key] = replace(rule, settings=settings, level=level)
         return self._effective[key], overrides
 
-    def _decide(self, facts: Facts, platform: Platform) -> tuple[Decision, _Basis | None]:
+    def _decide(self, facts: Facts, platform: Platform) -> tuple[Decision, Basis | None]:
         """Everything but the size of the reservation and the trace, and what that size is computed from."""
         k, policy = self.knowledge, self.policy
         context = Context(facts, platform, k.features)
@@ -117,8 +119,12 @@ class Decider:
             else []
         )
         strategy = ""
+        basis = None
         if not refusals and not rule.disable:
+            fadump = rule.settings.get("fadump") in ("on", "nocma")
+            basis = k.sizer.basis(rule.settings.get("reservation", {}), context, fadump)
             refusals = self._unmet(rule, overrides, context) + on_layers.forbidden_wishes(rule, row, layers[A], k)
+            refusals += [_trouble(trouble, rule, k) for trouble in basis.troubles]
             strategy, refusal = on_layers.choose(rule, row, alternatives, unproven)
             refusals += [refusal] if refusal else []
         acting = not refusals
@@ -145,8 +151,7 @@ class Decider:
             policy=policy.name,
             policy_hash=policy.hash,
         )
-        sized = acting and not rule.disable
-        return decision, self._basis(rule.settings.get("reservation", {}), context) if sized else None
+        return decision, basis if acting else None
 
     def _unmet(self, rule: Rule, overrides: list[Override], context: Context) -> list[Refusal]:
         """Wishes that this host cannot meet. One that may not be met because something is unknown is let through."""
@@ -202,34 +207,6 @@ class Decider:
             )
         return out
 
-    def _basis(self, wish: Mapping[str, Any], context: Context) -> _Basis:
-        minimum = parse_size(wish["minimum"]) if "minimum" in wish else 0
-        if "crashkernel" in wish:
-            return _Basis(wish["crashkernel"], "fixed", "the policy fixes it", [], minimum)
-        table = next(t for t in self.knowledge.reservations if t.match.test(context) is True)
-        return _Basis(table.value, "table", "the distribution's own table", self.knowledge.cite(table.sources), minimum)
-
-
-@dataclass(frozen=True)
-class _Basis:
-    """Where a reservation comes from, before it is known how much RAM a host has."""
-
-    text: str
-    origin: str
-    why: str
-    sources: list[Source]
-    minimum: int
-
-    def reservation(self, ram: int | None) -> Reservation:
-        """The reservation on a host with ``ram`` bytes."""
-        text, why = self.text, self.why
-        wanted = parse(text).reserve(ram) if ram else None
-        if wanted is not None and wanted < self.minimum:
-            text, wanted, why = format_size(self.minimum), self.minimum, f"{why}, raised to the policy's minimum"
-        if wanted == 0 and ram:
-            why += f"; with {format_size(ram)} of RAM the kernel would silently reserve nothing"
-        return Reservation(arguments=[text], wanted=wanted, origin=self.origin, why=why, sources=self.sources)
-
 
 def ram_of(facts: Facts) -> int | None:
     """RAM in bytes, rounded up as the kernel does: firmware and kernel keep a little of the last block for themselves."""
@@ -254,6 +231,17 @@ def _limit_refusal(limit: Limit, place: Rule | Override, knowledge: Knowledge) -
         fix=limit.fix,
         where=place.where,
         sources=knowledge.cite(limit.sources),
+    )
+
+
+def _trouble(trouble: Trouble, rule: Rule, knowledge: Knowledge) -> Refusal:
+    return Refusal(
+        id="reservation",
+        what=trouble.what,
+        why=trouble.why,
+        fix=trouble.fix,
+        where=rule.where,
+        sources=knowledge.cite(trouble.sources),
     )
 
 

@@ -85,6 +85,9 @@ def _unreachable(space: Space, rule: Rule) -> Problem:
     other = any(_outcome(r) != _outcome(rule) or r.refuse != rule.refuse for r in takers)
     clash = " and decide otherwise: the two contradict each other" if other else ""
     why = f"earlier rules take all of its hosts{clash}: {names}"
+    if all(r.file is not rule.file for r in takers):
+        fix = "nothing, if that is why the other file extends this one"
+        return Problem(f"the inherited rule {rule.id!r} never applies", where, why, fix, "P021", "note")
     fix = "move it up, narrow the others, or remove it"
     return Problem(f"rule {rule.id!r} never applies", where, why, fix, "P021")
 

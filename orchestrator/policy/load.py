@@ -108,10 +108,10 @@ def _check_reservation(wish: Mapping[str, Any], entry: Entry, path: YamlPath, kn
         except InvalidInput as e:
             p = e.problems[0]
             problems.append(Problem(p.what, where, p.why or "the kernel would reserve nothing", p.fix, "P010"))
-    if "table" in wish and wish["table"] not in knowledge.named_tables:
+    if "table" in wish and wish["table"] not in knowledge.sizer.names:
         where = entry.file.marked.where((*path, "reservation", "table"))
         what = f"there is no table {wish['table']!r}"
-        known = ", ".join(sorted(knowledge.named_tables))
+        known = ", ".join(sorted(knowledge.sizer.names))
         problems.append(Problem(what, where, "tables are part of the knowledge data", f"one of: {known}", "P018"))
     return problems
 

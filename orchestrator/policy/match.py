@@ -35,7 +35,8 @@ _WORDS = (
 )
 _GLOBS = ("product", "host")
 _SETS = ("groups", "tags", "drivers")
-_BOOLS = ("ambiguous", "paravisor")
+_BOOLS = ("ambiguous", "paravisor", "target_encrypted")
+_NUMBERS = ("cpus", "target_room")
 
 
 def _show(value: Any) -> str:
@@ -157,6 +158,12 @@ def _memory(field: str, wanted: Any) -> Matcher:
     return _leaf(field, text, lambda v: v >= low and (below is None or v < below))
 
 
+def _number(field: str, wanted: Any) -> Matcher:
+    low, below = wanted.get("min"), wanted.get("below")
+    text = " and ".join(([f"≥ {low}"] if low is not None else []) + ([f"< {below}"] if below is not None else []))
+    return _leaf(field, text, lambda v: (low is None or v >= low) and (below is None or v < below))
+
+
 def _features(wanted: Any) -> Matcher:
     spec = wanted if isinstance(wanted, Mapping) else {"all": _as_list(wanted)}
     parts = []
@@ -214,6 +221,8 @@ def compile_match(match: Mapping[str, Any], known_features: Mapping[str, Any], w
             parts.append(_version(field, wanted))
         elif field == "memory":
             parts.append(_memory(field, wanted))
+        elif field in _NUMBERS:
+            parts.append(_number(field, wanted))
         elif field == "features":
             names = wanted if isinstance(wanted, list) else [n for v in wanted.values() for n in v]
             for name in names:

@@ -17,7 +17,19 @@ from orchestrator.policy.context import Features, getter
 from orchestrator.policy.match import Matcher, Test
 
 _MANY = frozenset(
-    ("kernel", "memory", "product", "host", "groups", "tags", "drivers", "distribution_version", "page_size")
+    (
+        "kernel",
+        "memory",
+        "product",
+        "host",
+        "groups",
+        "tags",
+        "drivers",
+        "distribution_version",
+        "page_size",
+        "cpus",
+        "target_room",
+    )
 )
 _KEEP = 50_000
 

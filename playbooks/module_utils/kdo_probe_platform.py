@@ -342,8 +342,10 @@ def container(reader, markers):
 
 
 def existing(reader, paths, told):
-    """Those of the paths that exist, on a record those that it names."""
-    return [p for p in paths if p in told] if told is not None else [p for p in paths if reader.exists(p)]
+    """Those of the paths that exist (a pattern: if anything matches), on a record those that it names."""
+    if told is not None:
+        return [p for p in paths if p in told]
+    return [p for p in paths if (reader.glob(p) if "*" in p else reader.exists(p))]
 
 
 def signals(reader, interest, devices, redactor, said):
