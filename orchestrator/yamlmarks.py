@@ -68,6 +68,23 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     return text
 
 
+def _check_depth(text: str, name: str) -> None:
+    """libyaml's composer calls itself for each level: text that is nested deep enough would end the process."""
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _MAX_DEPTH:
+                    mark: Any = event.start_mark
+                    where = f"{name}:{mark.line + 1}:{mark.column + 1}"
+                    raise InvalidInput(f"nested deeper than {_MAX_DEPTH} levels", where=where)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    except (yaml.YAMLError, RecursionError):
+        return  # told better by the composer, which then meets the same end
+
+
 def load(text: str, name: str) -> Marked:
     """Parse one document. ``name`` is what messages call it. Raises :class:`InvalidInput` with ``file:line:col``."""
     out = Marked(None, name)
@@ -112,6 +129,7 @@ def load(text: str, name: str) -> Marked:
             data[key] = build(value_node, here)
         return data
 
+    _check_depth(text, name)
     try:
         node = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as e:

@@ -10,13 +10,13 @@ import click
 
 from orchestrator.cli.common import (
     Hosts,
+    PolicyChoice,
     Ticker,
     exit_code,
     format_option,
     gather,
     host_options,
-    open_pipeline,
-    policy_option,
+    policy_options,
     problem_data,
     report_problems,
     write_json,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("plan_file", required=False, metavar="[PLAN]", type=click.Path(dir_okay=False))
 @host_options(facts=False)
-@policy_option
+@policy_options(waivers=True)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--check", is_flag=True, help="Go through all preconditions on the hosts, but change nothing.")
 @click.option("--reboot", is_flag=True, help="Reboot the hosts whose plan needs it, wait for them, and validate.")
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 def command(
     plan_file: str | None,
     hosts: Hosts,
-    policy_file: str | None,
+    chosen: PolicyChoice,
     yes: bool,
     check: bool,
     reboot: bool,
@@ -55,6 +55,7 @@ def command(
 
     A host that has moved on since the plan was made is refused (exit code 6); the others go on.
     """
+    from orchestrator.checks.waive import plan_host
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.fleet.session import Run
     from orchestrator.planning.files import read_plan
@@ -63,16 +64,17 @@ def command(
     from orchestrator.reports.text import line
 
     saved = read_plan(Path(plan_file)) if plan_file else None
-    pipeline = open_pipeline(policy_file)
+    pipeline = chosen.pipeline()
+    waivers = chosen.waiver_set(pipeline)
     whom = hosts.whom()
     if saved is not None:
-        _same_policy(saved, pipeline.policy.hash, policy_file)
+        _same_policy(saved, pipeline.policy.hash, chosen.name)
     found = gather(hosts, pipeline.targets())
-    plan = saved or seal(pipeline.policy, [pipeline.plan(f) for f in found.facts])
+    plan = saved or seal(pipeline.policy, [plan_host(pipeline, f, waivers) for f in found.facts])
     if saved is None and output == "table":
         planned(plan)
     work = [h for h in plan.hosts if h.status == "changes" and h.changes]
-    _within_cap(plan, len(work), max_hosts, policy_file)
+    _within_cap(plan, len(work), max_hosts, chosen.name)
     if work and not yes and not check:
         click.echo(total(plan), err=True)
         click.confirm(f"Apply {plan.changes} changes to {len(work)} hosts?", abort=True, err=True)
@@ -126,24 +128,24 @@ def command(
     return 4 if unreachable and code in (0, 2) else code
 
 
-def _within_cap(plan: Plan, hosts: int, max_hosts: int | None, policy_file: str | None) -> None:
+def _within_cap(plan: Plan, hosts: int, max_hosts: int | None, where: str) -> None:
     cap = plan.rollout.max_hosts
     allowed = max_hosts or cap
     if allowed is not None and hosts > allowed:
         raise InvalidInput(
             f"the plan changes {hosts} hosts, allowed are {allowed}",
-            where=policy_file or plan.policy,
+            where=where,
             why=f"rollout.max_hosts of the policy is {cap}" if max_hosts is None else f"--max-hosts is {max_hosts}",
             fix=f"narrow it with --limit, or confirm with --max-hosts {hosts}",
         )
 
 
-def _same_policy(plan: Plan, current: str, policy_file: str | None) -> None:
+def _same_policy(plan: Plan, current: str, where: str) -> None:
     """A plan belongs to the policy and knowledge that it was made with."""
     if plan.policy_hash != current:
         raise InvalidInput(
             "the plan was made with another policy or another version of the knowledge",
-            where=policy_file or "the shipped policy",
+            where=where,
             why=f"plan: {plan.policy} {plan.policy_hash[:12]}, now: {current[:12]}",
             fix="give the same policy with -p, or plan again",
         )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from orchestrator.fleet.collect import Collected, HostProblem
     from orchestrator.fleet.runner import Progress, Whom
     from orchestrator.planning.pipeline import Pipeline
+    from orchestrator.policy.compose import Verify
+    from orchestrator.policy.waivers import Waiver, Waivers
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -132,22 +134,110 @@ def format_option(*choices: str) -> Decorator:
     )
 
 
-policy_option: Decorator = click.option(
-    "-p", "--policy", "policy_file", metavar="FILE", default=None, help="Policy. Default: the shipped one."
-)
+@dataclass(frozen=True)
+class PolicyChoice:
+    """Which policy, which waivers, and whose signature they need."""
+
+    file: str | None = None
+    waivers: tuple[str, ...] = ()
+    allowed_signers: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.file or "the shipped policy"
+
+    def verify(self) -> Verify | None:
+        """What every file that did not come with the tool is held against."""
+        from orchestrator.policy.signatures import Signers
+
+        return Signers(self.allowed_signers) if self.allowed_signers else None
+
+    def pipeline(self) -> Pipeline:
+        """Load and lint the policy; anything wrong with it ends here, before any host is touched."""
+        from orchestrator.knowledge.load import knowledge
+        from orchestrator.planning.pipeline import Pipeline
+        from orchestrator.policy.lint import require_sound
+        from orchestrator.policy.load import default_path, load
+
+        known = knowledge()
+        policy = load(self.file or default_path(), known, self.verify())
+        require_sound(policy, known)
+        return Pipeline(policy, known)
+
+    def waiver_set(self, pipeline: Pipeline) -> Waivers:
+        """The waivers of this run, on this day (UTC). A file that is not valid ends here, before any host is touched."""
+        from datetime import UTC, datetime
+
+        from orchestrator.checks.base import all_checks
+        from orchestrator.checks.run import verdict  # noqa: F401  (registers the checks)
+        from orchestrator.errors import PolicyError
+        from orchestrator.policy.waivers import Waivers, load
+
+        found: list[Waiver] = []
+        for path in self.waivers:
+            for waiver in load(path, pipeline.decider.knowledge, all_checks(), pipeline.policy, self.verify()):
+                if clash := next((w for w in found if w.id == waiver.id), None):
+                    what = f"the waiver {waiver.id!r} stands twice"
+                    raise PolicyError(what, where=waiver.where, why=f"the other is at {clash.where}", fix="rename one")
+                found.append(waiver)
+        return Waivers(found, datetime.now(UTC).date())
 
 
-def open_pipeline(policy_file: str | None) -> Pipeline:
-    """Load and lint the policy; anything wrong with it ends here, before any host is touched."""
-    from orchestrator.knowledge.load import knowledge
-    from orchestrator.planning.pipeline import Pipeline
-    from orchestrator.policy.lint import require_sound
-    from orchestrator.policy.load import default_path, load
+def policy_options(*, waivers: bool = False) -> Decorator:
+    """-p, --require-signed and (where findings are counted) --waivers; the verb gets one ``chosen`` argument."""
 
-    known = knowledge()
-    policy = load(policy_file or default_path(), known)
-    require_sound(policy, known)
-    return Pipeline(policy, known)
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(
+            *args: Any,
+            policy_file: str | None,
+            allowed_signers: str | None,
+            waiver_files: tuple[str, ...] = (),
+            **kwargs: Any,
+        ) -> Any:
+            return function(*args, chosen=PolicyChoice(policy_file, waiver_files, allowed_signers), **kwargs)
+
+        options = [
+            click.option(
+                "-p",
+                "--policy",
+                "policy_file",
+                metavar="FILE",
+                default=None,
+                help="Policy: a file, or the name of a shipped one (kdo policy presets). Default: the shipped default.",
+            ),
+            click.option(
+                "--require-signed",
+                "allowed_signers",
+                metavar="ALLOWED_SIGNERS",
+                default=None,
+                help="Policies and waivers count only with a signature (ssh-keygen -Y) of somebody in this file.",
+            ),
+        ]
+        if waivers:
+            options.append(
+                click.option(
+                    "--waivers",
+                    "waiver_files",
+                    multiple=True,
+                    metavar="FILE",
+                    help="Exceptions that somebody has approved (docs/waivers.md).",
+                )
+            )
+        for option in reversed(options):
+            run = option(run)
+        return run
+
+    return decorate
+
+
+def report_unused(waivers: Waivers) -> None:
+    """Waivers that were about nothing in this run, on stderr."""
+    from orchestrator.reports.text import clean
+
+    for waiver in waivers.unused():
+        print(clean(f"{waiver.where}: note: the waiver {waiver.id!r} was about nothing in this run"), file=sys.stderr)
 
 
 class Ticker:

@@ -7,12 +7,12 @@ import click
 
 from orchestrator.cli.common import (
     Hosts,
+    PolicyChoice,
     exit_code,
     format_option,
     gather,
     host_options,
-    open_pipeline,
-    policy_option,
+    policy_options,
     problem_data,
     report_problems,
     write_json,
@@ -23,34 +23,34 @@ from orchestrator.errors import InvalidInput
 @click.command()
 @click.argument("host", required=False)
 @host_options()
-@policy_option
+@policy_options()
 @click.option(
     "--against", "compare", is_flag=True, help="Show also why not the other strategies, and what would differ."
 )
 @format_option("table", "json")
-def command(host: str | None, hosts: Hosts, policy_file: str | None, compare: bool, output: str) -> int:
+def command(host: str | None, hosts: Hosts, chosen: PolicyChoice, compare: bool, output: str) -> int:
     """Show every rule and every clause behind the decision for HOST (default: this machine, or the only one there is)."""
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.planning.plan import summary
     from orchestrator.policy.against import against
     from orchestrator.reports.hosts import compared, explained
 
-    pipeline = open_pipeline(policy_file)
+    pipeline = chosen.pipeline()
     hosts = hosts.narrowed(host)
     found = gather(hosts, pipeline.targets())
-    chosen = [f for f in found.facts if host in (None, f.host)]
-    if not chosen and not found.problems:
+    asked = [f for f in found.facts if host in (None, f.host)]
+    if not asked and not found.problems:
         known = ", ".join(f.host for f in found.facts[:10])
         raise InvalidInput(
             f"there is no host {host!r}", why="it is neither in the inventory nor in the facts", fix=f"known: {known}"
         )
-    if len(chosen) > 1:
+    if len(asked) > 1:
         raise InvalidInput(
             "more than one host",
-            why=f"{len(chosen)} hosts were found, explain is about one",
+            why=f"{len(asked)} hosts were found, explain is about one",
             fix="name it: kdo explain HOST",
         )
-    for facts in chosen:
+    for facts in asked:
         judged = pipeline.explain(facts)
         others = against(pipeline.decider, facts, judged.platform) if compare else []
         if output == "json":
@@ -60,12 +60,13 @@ def command(host: str | None, hosts: Hosts, policy_file: str | None, compare: bo
                     "host": facts.host,
                     "platform": judged.platform,
                     "decision": judged.decision,
+                    "signers": pipeline.policy.signers,
                     **({"against": others} if compare else {}),
                     "problems": problem_data(found.problems),
                 }
             )
         else:
-            explained(facts, judged.platform, judged.decision, summary(judged.platform))
+            explained(facts, judged.platform, judged.decision, summary(judged.platform), pipeline.policy.signers)
             compared(others)
     report_problems(found.problems)
     return exit_code(found.problems)

@@ -9,14 +9,15 @@ import click
 
 from orchestrator.cli.common import (
     Hosts,
+    PolicyChoice,
     exit_code,
     format_option,
     gather,
     host_options,
-    open_pipeline,
-    policy_option,
+    policy_options,
     problem_data,
     report_problems,
+    report_unused,
     write_json,
     write_line,
 )
@@ -24,7 +25,7 @@ from orchestrator.cli.common import (
 
 @click.command()
 @host_options()
-@policy_option
+@policy_options(waivers=True)
 @click.option(
     "-o",
     "--output",
@@ -34,18 +35,20 @@ from orchestrator.cli.common import (
     help="Save the plan: it can be reviewed, and applied later.",
 )
 @format_option("table", "json", "jsonl")
-def command(hosts: Hosts, policy_file: str | None, save: str | None, output: str) -> int:
+def command(hosts: Hosts, chosen: PolicyChoice, save: str | None, output: str) -> int:
     """Dry run: what would change on each host, and why. Writes nothing on any host."""
+    from orchestrator.checks.waive import plan_host
     from orchestrator.documents.base import FORMAT_VERSION, to_builtins
     from orchestrator.planning.files import write_plan
     from orchestrator.planning.pipeline import bulk
     from orchestrator.planning.plan import seal
     from orchestrator.reports.plans import planned
 
-    pipeline = open_pipeline(policy_file)
+    pipeline = chosen.pipeline()
+    waivers = chosen.waiver_set(pipeline)
     with bulk():
         found = gather(hosts, pipeline.targets())
-        plan = seal(pipeline.policy, [pipeline.plan(f) for f in found.facts])
+        plan = seal(pipeline.policy, [plan_host(pipeline, f, waivers) for f in found.facts])
     if save is not None:
         write_plan(Path(save), plan)
     if output == "json":
@@ -55,6 +58,7 @@ def command(hosts: Hosts, policy_file: str | None, save: str | None, output: str
             write_line({"format_version": FORMAT_VERSION, **to_builtins(host)})
     else:
         planned(plan)
+    report_unused(waivers)
     report_problems(found.problems)
     pending = any(h.status in ("changes", "refused", "audit") for h in plan.hosts)
     return exit_code(found.problems, pending=pending)

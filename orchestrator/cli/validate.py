@@ -7,14 +7,15 @@ import click
 
 from orchestrator.cli.common import (
     Hosts,
+    PolicyChoice,
     exit_code,
     format_option,
     gather,
     host_options,
-    open_pipeline,
-    policy_option,
+    policy_options,
     problem_data,
     report_problems,
+    report_unused,
     write_json,
     write_line,
 )
@@ -22,20 +23,23 @@ from orchestrator.cli.common import (
 
 @click.command()
 @host_options()
-@policy_option
+@policy_options(waivers=True)
 @format_option("table", "json", "jsonl")
-def command(hosts: Hosts, policy_file: str | None, output: str) -> int:
+def command(hosts: Hosts, chosen: PolicyChoice, output: str) -> int:
     """Check, with evidence, that kdump is armed as decided. Read-only."""
     from orchestrator.checks.run import verdict
+    from orchestrator.checks.waive import waive
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.reports.plans import verdicts
 
-    pipeline = open_pipeline(policy_file)
+    pipeline = chosen.pipeline()
+    waivers = chosen.waiver_set(pipeline)
     found = gather(hosts, pipeline.targets())
     results = []
     for facts in found.facts:
         judged = pipeline.judge(facts)
-        results.append(verdict(pipeline.planner, facts, judged.platform, judged.decision))
+        result = verdict(pipeline.planner, facts, judged.platform, judged.decision)
+        results.append(waive(result, judged, waivers, pipeline.decider.knowledge.features))
     if output == "json":
         write_json({"format_version": FORMAT_VERSION, "hosts": results, "problems": problem_data(found.problems)})
     elif output == "jsonl":
@@ -43,5 +47,6 @@ def command(hosts: Hosts, policy_file: str | None, output: str) -> int:
             write_line(result)
     else:
         verdicts(results)
+    report_unused(waivers)
     report_problems(found.problems)
     return exit_code(found.problems, pending=any(v.status != "pass" for v in results))

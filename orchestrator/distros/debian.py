@@ -17,6 +17,7 @@ from orchestrator.documents.decision import Decision, DumpTarget
 from orchestrator.documents.facts import Facts, FileFact
 from orchestrator.documents.plan import DesiredFile, DesiredState
 from orchestrator.documents.platform import Platform
+from orchestrator.errors import InvalidInput
 from orchestrator.versions import compare
 
 _COMMAND_LINE = re.compile(r'--command-line="((?:[^"\\]|\\.)*)"')
@@ -131,8 +132,11 @@ class Debian:
         append = config.get("KDUMP_CMDLINE_APPEND")
         base = split(append) if append else self._default_append(platform.arch)
         capture = ensure(without(base, s.capture_remove), [*s.capture_ensure, *d["capture_required"]])
-        for argument in capture:
-            check_safe(argument, where=d["config"])
+        try:
+            for argument in capture:
+                check_safe(argument, where=d["config"])
+        except InvalidInput as e:  # of this host alone: the fleet goes on
+            return DesiredState(supported=False, why_not=f"{d['config']}: {e.problems[0].what}")
         assignments = [("USE_KDUMP", "1"), ("KDUMP_CMDLINE_APPEND", " ".join(a for a in capture if a not in inherited))]
         assignments += self._target(s.target, config)
         if s.keep_dumps is not None:

@@ -57,7 +57,7 @@ class StateRow(Document, frozen=True, kw_only=True):
 
 
 class HostPlan(Document, frozen=True, kw_only=True):
-    """The plan for one host. ``status``: none | changes | refused | unsupported | audit."""
+    """The plan for one host. ``status``: none | changes | refused | unsupported | audit | waived."""
 
     host: str
     fingerprint: str

@@ -22,7 +22,7 @@ class Outcome(Document, frozen=True, kw_only=True):
 
 
 class Check(Document, frozen=True, kw_only=True):
-    """One check: pass | fail | warn | skip | unknown, with what was seen."""
+    """One check: pass | fail | warn | skip | unknown | refused | waived, with what was seen."""
 
     id: str
     title: str
@@ -39,4 +39,5 @@ class Verdict(Document, frozen=True, kw_only=True):
     status: str = ""
     platform: str = ""
     strategy: str = ""
+    waived: int = 0  # checks that fail and are waived; they do not count against the status
     checks: list[Check] = []

@@ -59,12 +59,14 @@ def _clauses(clauses: Sequence[Clause], indent: int) -> None:
         _clauses(c.parts, indent + 2)
 
 
-def explained(facts: Facts, platform: Platform, decision: Decision, summary: str) -> None:
+def explained(facts: Facts, platform: Platform, decision: Decision, summary: str, signers: Sequence[str] = ()) -> None:
     """Everything behind one decision."""
     line(f"{facts.host}: {summary}", "bold")
     line(f"  {platform.distribution} {platform.distribution_version}, kernel {facts.kernel.release}")
     evidence(platform)
     line()
+    for signer in signers:
+        line(f"signed: {signer}", "dim")
     line("rules in order (policy, then knowledge)", "bold")
     for rule in decision.trace:
         verdict = "matches" if rule.matched else "cannot be told" if rule.matched is None else "does not match"

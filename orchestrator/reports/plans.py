@@ -10,7 +10,15 @@ from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Outcome, Verdict
 from orchestrator.reports.text import diff, line, table
 
-_STYLE = {"pass": "green", "fail": "bold red", "warn": "yellow", "unknown": "yellow", "skip": "dim", "refused": "red"}
+_STYLE = {
+    "pass": "green",
+    "fail": "bold red",
+    "warn": "yellow",
+    "unknown": "yellow",
+    "skip": "dim",
+    "refused": "red",
+    "waived": "yellow",
+}
 
 
 def _group(hosts: Sequence[HostPlan]) -> list[list[HostPlan]]:
@@ -27,6 +35,8 @@ def _group(hosts: Sequence[HostPlan]) -> list[list[HostPlan]]:
                 h.platform,
                 shown,
                 h.reboot_why,
+                h.overrides,
+                h.notes,
                 [(r.what, r.why) for r in h.refusals],
             ]
         )
@@ -42,9 +52,13 @@ def _names(group: Sequence[HostPlan], limit: int = 8) -> str:
 
 def planned(plan: Plan) -> None:
     """The dry run."""
+    for signer in plan.signers:
+        line(f"signed: {signer}", "dim")
     for group in _group(plan.hosts):
         h = group[0]
         line(f"{_names(group)}: {h.platform}", "bold")
+        if h.overrides:
+            line(f"  overrides: {', '.join(h.overrides)}", "dim")
         if h.strategy:
             states = ", ".join(f"{layer.name} {layer.state}" for layer in h.layers)
             line(f"  strategy: {h.strategy}  ({states})")
@@ -69,6 +83,8 @@ def planned(plan: Plan) -> None:
             line(f"  reboot needed: {h.reboot_why}", "yellow")
         if h.status == "none":
             line("  nothing to change", "green")
+        if h.status == "waived":
+            line("  waived: nothing is planned here", "yellow")
         if h.status == "audit":
             line("  audit: reported only, the policy does not enforce here", "yellow")
         for note in h.notes:
@@ -88,6 +104,7 @@ def total(plan: Plan) -> str:
         "refused": "refused",
         "unsupported": "not supported yet",
         "audit": "audited only",
+        "waived": "waived",
     }
     parts = [f"{count[k]} {w}" for k, w in words.items() if k in count]
     reboots = sum(h.reboot for h in plan.hosts)
@@ -118,8 +135,9 @@ def outcomes(results: Sequence[Outcome]) -> None:
 def verdicts(results: Sequence[Verdict]) -> None:
     """Checks with their evidence: all of them for one host, the failing ones for many."""
     for v in results:
+        aside = f" ({v.waived} waived)" if v.waived else ""
         line(
-            f"{v.host}: {v.status}  {v.platform}{', relies on ' + v.strategy if v.strategy else ''}",
+            f"{v.host}: {v.status}{aside}  {v.platform}{', relies on ' + v.strategy if v.strategy else ''}",
             "green" if v.status == "pass" else "bold red",
         )
         for c in v.checks:

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waivers held against verdicts and plans: what is waived is counted apart, what is expired fails again and says so."""
+
+from __future__ import annotations
+
+import msgspec
+
+from orchestrator.documents.facts import Facts
+from orchestrator.documents.plan import HostPlan
+from orchestrator.documents.verdict import Check, Verdict
+from orchestrator.planning.pipeline import Judged, Pipeline
+from orchestrator.policy.context import Context, Features
+from orchestrator.policy.waivers import Waiver, Waivers
+
+_BAD = ("fail", "unknown", "refused")
+
+
+def _said(waiver: Waiver) -> str:
+    return f"waived until {waiver.expires} by {waiver.approver} ({waiver.id}: {waiver.justification})"
+
+
+def _lapsed(waiver: Waiver) -> str:
+    return f"the waiver {waiver.id} of {waiver.approver} has expired on {waiver.expires}"
+
+
+def waive(verdict: Verdict, judged: Judged, waivers: Waivers, features: Features) -> Verdict:
+    """The verdict with the waivers that apply to this host."""
+    context = Context(judged.facts, judged.platform, features)
+    checks: list[Check] = []
+    for check in verdict.checks:
+        waiver = None
+        if check.verdict in _BAD:
+            # A host that is refused is waived by the id of the refusal, or of the rule that took it.
+            rules = [check.id, judged.decision.rule] if check.verdict == "refused" else [judged.decision.rule]
+            waiver = waivers.find(context, checks=[check.id], rules=rules)
+        if waiver is None:
+            checks.append(check)
+        elif waivers.counts(waiver):
+            evidence = f"{_said(waiver)}; {check.evidence}"
+            checks.append(msgspec.structs.replace(check, verdict="waived", evidence=evidence, fix=""))
+        else:
+            checks.append(msgspec.structs.replace(check, evidence=f"{check.evidence}; {_lapsed(waiver)}"))
+    waived = sum(c.verdict == "waived" for c in checks)
+    bad = any(c.verdict in ("fail", "unknown") for c in checks)
+    status = verdict.status
+    if status in ("fail", "refused"):
+        refused = any(c.verdict == "refused" for c in checks)
+        status = "refused" if refused else "fail" if bad else "pass"
+    return msgspec.structs.replace(verdict, checks=checks, waived=waived, status=status)
+
+
+def waive_plan(plan: HostPlan, judged: Judged, waivers: Waivers, features: Features) -> HostPlan:
+    """The plan, or a plan that does nothing where a waiver covers the host's rule or its refusals."""
+    if plan.status not in ("changes", "refused", "audit"):
+        return plan
+    context = Context(judged.facts, judged.platform, features)
+    refusals = [r.id for r in plan.refusals]
+    found = [waivers.find(context, rules=[id, judged.decision.rule]) for id in refusals or [judged.decision.rule]]
+    valid = [w for w in found if w is not None and waivers.counts(w)]
+    if len(valid) == len(found):
+        notes = [*plan.notes, *dict.fromkeys(_said(w) for w in valid)]
+        return msgspec.structs.replace(
+            plan, status="waived", action="none", changes=[], expect=[], reboot=False, reboot_why="", notes=notes
+        )
+    lapsed = [_lapsed(w) for w in found if w is not None and not waivers.counts(w)]
+    return msgspec.structs.replace(plan, notes=[*plan.notes, *dict.fromkeys(lapsed)]) if lapsed else plan
+
+
+def plan_host(pipeline: Pipeline, facts: Facts, waivers: Waivers) -> HostPlan:
+    """The plan of one host, with the waivers that apply to it."""
+    plan = pipeline.plan(facts)
+    return (
+        waive_plan(plan, pipeline.judge(facts), waivers, pipeline.decider.knowledge.features) if waivers.all else plan
+    )
