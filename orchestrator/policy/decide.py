@@ -24,7 +24,7 @@ from orchestrator.policy.context import Context
 from orchestrator.policy.explain import trace_rules
 from orchestrator.policy.limits import Limit, asked
 from orchestrator.policy.load import Override, Policy, Rule
-from orchestrator.policy.shape import Shape
+from orchestrator.policy.shape import Entry, Shape
 from orchestrator.policy.sizing import Basis, Trouble
 
 A, B, _ = LAYERS
@@ -39,13 +39,10 @@ class Decider:
         self.knowledge = knowledge
         places = [*(r.settings for r in policy.rules), *(o.settings for o in policy.overrides)]
         self._limits = tuple({limit.id: limit for s in places for limit in asked(knowledge.limits, s)}.values())
-        rows = (*knowledge.rows, *knowledge.guards)
-        asked_by: list[Any] = [*policy.rules, *policy.overrides, *rows, *self._limits]
-        matchers = [*(entry.match for entry in asked_by), *knowledge.sizer.matchers]
-        needs = ["feature:" + row.data["requires"]["feature"] for row in rows if "requires" in row.data]
-        layers = [layer for row in rows for layer in row.data.get("layers", {}).values()]
-        needs += ["feature:" + layer["feature"] for layer in layers if "feature" in layer]
-        self._shape = Shape(matchers, ["arch", "hypervisor", "role", *needs], knowledge.features)
+        plain: list[Any] = [*policy.rules, *policy.overrides, *self._limits]
+        entries: list[Entry] = [(entry.match, ()) for entry in plain]
+        entries += [(row.match, _probes(row)) for row in (*knowledge.rows, *knowledge.guards)]
+        self._shape = Shape([*entries, *((m, ()) for m in knowledge.sizer.matchers)], knowledge.features)
         self._cache: dict[Any, tuple[Decision, Basis | None]] = {}
         self._sized: dict[tuple[int, int | None], Decision] = {}  # the cache above keeps the identities valid
         self._effective: dict[tuple[str, tuple[str, ...]], Rule] = {}
@@ -206,6 +203,13 @@ class Decider:
                 )
             )
         return out
+
+
+def _probes(row: Row) -> list[str]:
+    """Features that a row asks for besides its match."""
+    named = [row.data["requires"]["feature"]] if "requires" in row.data else []
+    named += [layer["feature"] for layer in row.data.get("layers", {}).values() if "feature" in layer]
+    return [f"feature:{name}" for name in named]
 
 
 def ram_of(facts: Facts) -> int | None:

@@ -34,3 +34,26 @@ def test_decision_of_a_recorded_host(path, tmp_path):
 
 def test_there_are_enough_of_them():
     assert len(HOSTS) >= 60
+
+
+def test_shared_decisions_are_the_ones_made_afresh(tmp_path):
+    """Every recorded host with every shipped policy, in two orders: what hosts share changes nothing."""
+    import random
+
+    import msgspec
+
+    from orchestrator.documents.base import encode
+    from orchestrator.platforms.classify import classify
+    from orchestrator.policy.compose import shipped
+    from orchestrator.policy.decide import Decider
+
+    hosts = [facts_of(load_host(path), tmp_path / str(n)) for n, path in enumerate(HOSTS)]
+    pairs = [(facts, classify(facts)) for facts in hosts]
+    for name in shipped():
+        policy = load(name, knowledge())
+        fresh = {f.host: Decider(policy, knowledge()).explained(f, p) for f, p in pairs}
+        shared = Decider(policy, knowledge())
+        for seed in (1, 2):
+            for facts, platform in random.Random(seed).sample(pairs, len(pairs)):
+                expected = msgspec.structs.replace(fresh[facts.host], trace=[])
+                assert encode(shared.decide(facts, platform)) == encode(expected), (name, facts.host)
