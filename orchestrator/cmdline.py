@@ -45,21 +45,39 @@ def join(words: Iterable[str]) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
+def pair(argument: str) -> tuple[str, str | None]:
+    """Name and value of one word as ``next_arg()`` in lib/cmdline.c takes them apart; ``None`` for a bare flag.
+
+    Quotes around the whole word or the whole value are dropped, others stay. ``-`` and ``_`` in names are the same.
+    """
+    quoted = argument.startswith('"')
+    text = argument[1:] if quoted else argument
+    closed = False  # the last character was a quote and has been dropped
+    equals = text.find("=", 1)
+    name, value = (text, None) if equals < 0 else (text[:equals], text[equals + 1 :])
+    if value is not None and value.startswith('"'):
+        value = value[1:]
+        closed = text.endswith('"')
+        value = value[:-1] if closed and value else value
+    if quoted and not closed and text.endswith('"'):
+        if value is None:
+            name = name[:-1]
+        else:
+            value = value[:-1]
+    return name.replace("-", "_"), value
+
+
 def key_of(argument: str) -> str:
-    """Name of an argument; the kernel takes ``-`` and ``_`` in names for the same."""
-    return argument.strip('"').split("=", 1)[0].replace("-", "_")
+    """Name of an argument."""
+    return pair(argument)[0]
 
 
 def values(cmdline: str | Sequence[str], key: str) -> list[str]:
     """Every value of ``key`` in order (``""`` for a bare flag)."""
     words = split(cmdline) if isinstance(cmdline, str) else cmdline
     wanted = key.replace("-", "_")
-    out = []
-    for word in words:
-        if key_of(word) == wanted:
-            _, equals, value = word.strip('"').partition("=")
-            out.append(value.strip('"') if equals else "")
-    return out
+    found = [pair(word) for word in words]
+    return [value or "" for name, value in found if name == wanted]
 
 
 def last(cmdline: str | Sequence[str], key: str) -> str | None:

@@ -17,6 +17,8 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50, "E": 1 << 60}
 _SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)([KMGTPEkmgtpe]?)\Z")
 _ROUND = 128 * MIB
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
+_OCTAL = re.compile(r"[0-7]+")
 
 
 def parse_size(text: str) -> int:
@@ -26,6 +28,8 @@ def parse_size(text: str) -> int:
         raise InvalidInput(
             f"{text[:40]!r} is not a size", why="a number with K, M, G, T, P or E was expected", fix="e.g. 256M"
         )
+    if m.group(1)[0] == "0" and m.group(1).isdigit() and int(m.group(1)):
+        raise InvalidInput(f"{text[:40]!r} is octal to the kernel", why="of the leading 0", fix="leave the 0 out")
     return int(m.group(1), 0 if m.group(1)[:2].lower() == "0x" else 10) * _UNITS[m.group(2).upper()]
 
 
@@ -71,13 +75,7 @@ class Crashkernel:
 
     def reserve(self, ram: int) -> int:
         """Bytes that the kernel sets aside on a machine with ``ram`` bytes (0 = nothing, silently)."""
-        if not self.ranges:
-            return self.size or 0
-        rounded = round_ram(ram)
-        for r in self.ranges:
-            if r.start <= rounded and (r.end is None or rounded < r.end):
-                return r.size if r.size < rounded else 0
-        return 0
+        return _of_ranges(str(self), ram) if self.ranges else self.size or 0
 
 
 def parse(text: str) -> Crashkernel:
@@ -123,27 +121,82 @@ def parse(text: str) -> Crashkernel:
     return Crashkernel(ranges=tuple(ranges), offset=offset)
 
 
+def _memparse(text: str, at: int) -> tuple[int, int]:
+    """The kernel's ``memparse()``: the number at ``at`` and where it ends; ``at`` itself if there is none.
+
+    A leading 0 makes it octal, 0x hexadecimal; one unit may follow, also nothing (``M`` is 0); 64 bits wrap around.
+    """
+    m = _NUMBER.match(text, at)
+    digits, value, end = m[0] if m else "", 0, m.end() if m else at
+    if digits[:2].lower() == "0x":
+        value = int(digits, 16)
+    elif digits[:1] == "0":
+        octal = _OCTAL.match(digits)
+        value, end = (int(octal[0], 8), at + octal.end()) if octal else (0, at)
+    elif digits:
+        value = int(digits)
+    unit = text[end : end + 1].upper()
+    if unit and unit in _UNITS:
+        value, end = value * _UNITS[unit], end + 1
+    return value % (1 << 64), end
+
+
+def _of_ranges(text: str, ram: int) -> int:
+    """What a range list reserves. Ranges after the one that matches are not even looked at."""
+    total, at = round_ram(ram), 0
+    while True:
+        start, end = _memparse(text, at)
+        if end == at or text[end : end + 1] != "-":
+            return 0
+        at, limit = end + 1, (1 << 64) - 1
+        if text[at : at + 1] != ":":
+            limit, end = _memparse(text, at)
+            if end == at or limit <= start:
+                return 0
+            at = end
+        if text[at : at + 1] != ":":
+            return 0
+        size, end = _memparse(text, at + 1)
+        if end == at + 1 or size >= total:
+            return 0
+        at = end
+        if start <= total < limit:
+            return size if "@" not in text[at:] or _memparse(text, text.index("@", at) + 1)[1] > text.index("@", at) + 1 else 0  # fmt: skip
+        if text[at : at + 1] != ",":
+            return 0
+        at += 1
+
+
+def _of_plain(text: str, ram: int) -> int:
+    """What the kernel makes of one value without a suffix; 0 where it only warns."""
+    if ":" in text:
+        return _of_ranges(text, ram)
+    size, at = _memparse(text, 0)
+    return size if at and text[at : at + 1] in ("", "@") else 0
+
+
+def _of_suffix(text: str, suffix: str) -> int:
+    size, at = _memparse(text, 0)
+    return size if at and text[at:] == suffix else 0
+
+
 def reserved_by(arguments: Sequence[str], ram: int) -> int:
     """Bytes that a kernel reserves for these ``crashkernel=`` values, in the order of its command line.
 
-    Unreadable values count as absent: the kernel only warns. ``,cma`` memory is not counted: it is lent out.
+    Of each form the last one counts, also when the kernel cannot read it: then nothing is reserved. High and low parts
+    count only without any plain form. ``,cma`` memory is not counted: it is lent out. Compared with the parser of
+    kernel/crash_core.c (6.1) on random command lines.
     """
-    plain: Crashkernel | None = None
-    high: Crashkernel | None = None
-    low: Crashkernel | None = None
+    plain: str | None = None
+    high = low = ""
     for text in arguments:
-        try:
-            value = parse(text)
-        except InvalidInput:
-            continue
-        if value.suffix == "high":
-            high = value
-        elif value.suffix == "low":
-            low = value
-        elif not value.suffix:
-            plain = value
+        if text.endswith(",high"):
+            high = text
+        elif text.endswith(",low"):
+            low = text
+        elif not text.endswith(",cma"):
+            plain = text
     if plain is not None:
-        return plain.reserve(ram)
-    if high is not None:
-        return high.reserve(ram) + (low.reserve(ram) if low is not None else 0)
-    return 0
+        return _of_plain(plain, ram)
+    above = _of_suffix(high, ",high") if high else 0
+    return above + (_of_suffix(low, ",low") if above and low else 0)

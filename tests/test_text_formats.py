@@ -124,6 +124,25 @@ def test_quotes_protect_spaces_as_in_the_kernel():
     assert cmdline.key_of("foo-bar=1") == cmdline.key_of("foo_bar")
 
 
+@pytest.mark.parametrize(
+    ("word", "name", "value"),
+    [
+        ('"d e=f g"', "d e", "f g"),
+        ('a="b c"', "a", "b c"),
+        ('"a"', "a", None),
+        ("=x", "=x", None),  # a name has at least one character
+        ('a="', "a", ""),
+        ('a="b"c', "a", 'b"c'),
+        ('a=b"c d"', "a", 'b"c d"'),
+        ("foo-bar=1-2", "foo_bar", "1-2"),
+        ("a==", "a", "="),
+    ],
+)
+def test_a_word_is_taken_apart_as_the_kernel_does_it(word, name, value):
+    """Compared with next_arg() of lib/cmdline.c on random words."""
+    assert cmdline.pair(word) == (name, value)
+
+
 def test_without_removes_keys_or_exact_values():
     assert cmdline.without(["irqpoll", "swiotlb=noforce", "swiotlb=force"], ["irqpoll", "swiotlb=noforce"]) == [
         "swiotlb=force"
@@ -169,6 +188,34 @@ def test_the_last_plain_value_counts_and_silences_high():
     assert crashkernel.reserved_by(["nonsense", "1G,cma"], 8 * GIB) == 0
 
 
+@pytest.mark.parametrize(
+    ("values", "ram", "size"),
+    [
+        (["256M", "nonsense"], 4 * GIB, 0),  # the last one counts, also when it cannot be read
+        (["1G,high", "512M-"], 8 * GIB, 0),  # and hides the high part
+        (["0400M"], 4 * GIB, 256 * MIB),  # octal
+        (["0x100M"], 4 * GIB, 256 * MIB),
+        (["256Mx"], 4 * GIB, 0),
+        (["256M@16M"], 4 * GIB, 256 * MIB),
+        (["1G-:256M,garbage"], 4 * GIB, 256 * MIB),  # what follows the range that matches is not looked at
+        (["8G-:64M,x"], 4 * GIB, 0),
+        (["8G-16G:5G,1G-:256M"], 4 * GIB, 0),  # a size that is not below RAM ends it, wherever it stands
+        (["1G-:256M@"], 4 * GIB, 0),
+        (["128M,low"], 8 * GIB, 0),  # no low part without a high one
+        (["1G,high", "2G,high", "64M,low", "128M,low"], 8 * GIB, 2 * GIB + 128 * MIB),
+        (["1G,higher"], 8 * GIB, 0),
+    ],
+)
+def test_the_kernels_own_reading_of_odd_values(values, ram, size):
+    """Found by comparing with the parser of kernel/crash_core.c on random command lines."""
+    assert crashkernel.reserved_by(values, ram) == size
+
+
+@given(st.lists(st.text("0123456789MGKx-:,@ highlow", max_size=20), max_size=3), st.integers(1, 1 << 40))
+def test_no_text_is_too_odd(values, ram):
+    assert crashkernel.reserved_by(values, ram) >= 0
+
+
 SIZE = st.integers(1, 1 << 20).map(lambda n: n * MIB)
 
 
@@ -192,7 +239,7 @@ def test_parse_and_print_round_trip(value, ram):
     assert again.reserve(ram) == value.reserve(ram)
 
 
-@pytest.mark.parametrize("bad", ["", "auto", "256Q", "2G-1G:64M", "1G:64M", "1G-2G:64M,high", "-", "a-b:c"])
+@pytest.mark.parametrize("bad", ["", "auto", "0256M", "256Q", "2G-1G:64M", "1G:64M", "1G-2G:64M,high", "-", "a-b:c"])
 def test_nonsense_is_refused(bad):
     with pytest.raises(InvalidInput):
         crashkernel.parse(bad)
