@@ -232,11 +232,13 @@ def policy_options(*, waivers: bool = False) -> Decorator:
     return decorate
 
 
-def report_unused(waivers: Waivers) -> None:
-    """Waivers that were about nothing in this run, on stderr."""
+def report_unused(waivers: Waivers, *, checks: bool) -> None:
+    """Waivers that were about nothing in this run, on stderr; those for checks only where checks were run."""
     from orchestrator.reports.text import clean
 
     for waiver in waivers.unused():
+        if waiver.check and not checks:
+            continue
         print(clean(f"{waiver.where}: note: the waiver {waiver.id!r} was about nothing in this run"), file=sys.stderr)
 
 

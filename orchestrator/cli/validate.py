@@ -47,6 +47,6 @@ def command(hosts: Hosts, chosen: PolicyChoice, output: str) -> int:
             write_line(result)
     else:
         verdicts(results)
-    report_unused(waivers)
+    report_unused(waivers, checks=True)
     report_problems(found.problems)
     return exit_code(found.problems, pending=any(v.status != "pass" for v in results))

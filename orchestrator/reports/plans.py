@@ -62,6 +62,9 @@ def planned(plan: Plan) -> None:
         if h.strategy:
             states = ", ".join(f"{layer.name} {layer.state}" for layer in h.layers)
             line(f"  strategy: {h.strategy}  ({states})")
+        elif h.status in ("changes", "none", "audit"):
+            line("  no kdump is wanted on this host")
+        if h.status not in ("refused", "unsupported"):
             line(f"  rule: {h.rule}", "dim")
         for r in h.refusals:
             line(f"  {'not supported' if h.status == 'unsupported' else 'refused'}: {r.what} [{r.id}]", "red")
