@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -243,3 +245,25 @@ def test_parse_and_print_round_trip(value, ram):
 def test_nonsense_is_refused(bad):
     with pytest.raises(InvalidInput):
         crashkernel.parse(bad)
+
+
+# --- recorded answers of the kernel's own parsers (Linux 6.1), to random input
+
+DATA = Path(__file__).parent / "data"
+
+
+def test_every_recorded_reservation_of_the_kernels_parser():
+    rows = [
+        r.split("\t") for r in (DATA / "crashkernel-as-the-kernel-reads-it.tsv").read_text().splitlines() if r[0] != "#"
+    ]
+    assert len(rows) >= 500
+    for ram, line, size in rows:
+        assert crashkernel.reserved_by(cmdline.values(line, "crashkernel"), int(ram)) == int(size), line
+
+
+def test_every_recorded_word_of_the_kernels_parser():
+    rows = [json.loads(r) for r in (DATA / "arguments-as-the-kernel-reads-them.jsonl").read_text().splitlines()]
+    assert len(rows) >= 300
+    for line, pairs in rows:
+        expected = [(name.replace("-", "_"), value) for name, value in pairs]
+        assert [cmdline.pair(word) for word in cmdline.split(line)] == expected, line
