@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 KDO := $(VENV)/bin/kdo
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test test-lab schemas docs bench clean
+.PHONY: demo test test-lab test-lab-full schemas docs bench clean
 
 $(VENV)/.ready: pyproject.toml
 	@set -e; python=; \
@@ -38,7 +38,12 @@ test: $(VENV)/.ready
 # from Debian's packages (as root), takes about half an hour on two cores.
 test-lab: $(VENV)/.ready
 	@$(RUN) -c 'from orchestrator.lab.requirements import install; install()'
-	@$(RUN) -m pytest -q -m lab -p no:cacheprovider -x $(ARGS) tests/lab
+	@$(RUN) -m pytest -q -m "lab and not lab_full" -p no:cacheprovider -x $(ARGS) tests/lab
+
+# All guests, also the slow ones.
+test-lab-full: $(VENV)/.ready
+	@$(RUN) -c 'from orchestrator.lab.requirements import install; install()'
+	@$(RUN) -m pytest -q -m lab -p no:cacheprovider $(ARGS) tests/lab
 
 # Schemas and reference pages that are generated from code; a test checks that they are up to date.
 schemas docs: $(VENV)/.ready

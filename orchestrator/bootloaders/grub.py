@@ -8,14 +8,19 @@ does not boot.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.bootloaders.base import NextBoot
-from orchestrator.cmdline import check_safe, split
+from orchestrator.cmdline import check_safe, key_of, split, values
 from orchestrator.documents.facts import Facts, GrubConfig
 
 STEP = "grub-regenerate"
 CONFIG = "/boot/grub/grub.cfg"
+CUSTOM = "/boot/grub/custom.cfg"
+_TRIAL = "kdump-orchestrator-trial-"  # how the host side names the entry of a trial
+_TRIAL_BLOCK = "### BEGIN kdump-orchestrator trial "
 
 _ENTRY = re.compile(r"(menuentry|submenu)\s+(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
 _ID = re.compile(r"(?:\$menuentry_id_option|--id[= ])\s*'?([^\s'{]+)'?")
@@ -81,7 +86,8 @@ def next_boot(facts: Facts) -> NextBoot:
     if not config.path:
         return NextBoot(False, "no grub.cfg was found")
     entries, default = _parse(config)
-    choice = config.env.get("next_entry") or default
+    once = config.env.get("next_entry") or ""
+    choice = default if once.startswith(_TRIAL) or not once else once  # a trial is not what stays
     if "saved_entry" in choice:
         choice = config.env.get("saved_entry") or "0"
     entry = _find(entries, choice)
@@ -133,3 +139,51 @@ done
 {text}set +f
 unset kdo_kept kdo_word
 {added}"""
+
+
+def trial_step(words: Mapping[str, Any]) -> dict[str, Any]:
+    """The step that tries arguments for one boot, from what is expected of grub.cfg once they are the default."""
+    ensure = [*words.get("once", {}).values(), *words.get("present", [])]
+    remove = [word for word in words.get("absent", []) if not word.endswith("=")]
+    return {"op": "action", "name": "grub-trial", "ensure": ensure, "remove": remove}
+
+
+def no_trial(facts: Facts) -> str:
+    """Why arguments cannot be tried for one boot, as far as it can be seen from here; the host looks at the rest."""
+    lines, env = facts.boot.grub.lines, facts.boot.grub.env
+    if not any(line.startswith("save_env next_entry") for line in lines):
+        return "grub.cfg knows no choice for one boot (next_entry)"
+    if not any("custom.cfg" in line for line in lines):
+        return "grub.cfg does not read custom.cfg (41_custom)"
+    if any(line.startswith("blscfg") for line in lines):
+        return "grub.cfg takes its entries from elsewhere (blscfg)"
+    once = env.get("next_entry") or ""
+    if once and not once.startswith(_TRIAL):
+        return "somebody has already chosen an entry for the next boot"
+    return ""
+
+
+def left_over(facts: Facts) -> str:
+    """What a trial left that was neither confirmed nor rolled back; empty if nothing (or if it cannot be seen)."""
+    if (facts.boot.grub.env.get("next_entry") or "").startswith(_TRIAL):
+        return "boot arguments on trial are chosen for the next boot"
+    file = facts.files.get(CUSTOM)
+    if file is not None and _TRIAL_BLOCK in (file.text or ""):
+        return f"{CUSTOM} holds the entry of a trial that was never confirmed"
+    return ""
+
+
+def trial_problem(step: Mapping[str, Any], facts: Facts) -> str:
+    """Why the host does not run the trial as it should; empty if it does."""
+    if (facts.boot.grub.env.get("next_entry") or "").startswith(_TRIAL):
+        return "GRUB did not clear its choice for one boot, and would repeat it"
+    wanted: dict[str, list[str]] = {key_of(word): [] for word in step["remove"]}
+    for argument in step["ensure"]:
+        wanted.setdefault(key_of(argument), [])
+    for argument in step["ensure"]:
+        wanted[key_of(argument)].append(argument.partition("=")[2])
+    for key, there in wanted.items():
+        if values(facts.kernel.cmdline, key) != there:
+            have = " ".join(f"{key}={v}" if v else key for v in values(facts.kernel.cmdline, key)) or f"no {key}"
+            return f"the running kernel has {have}: it was not started from the trial entry"
+    return ""

@@ -19,12 +19,13 @@ from orchestrator.cli.common import (
     policy_options,
     problem_data,
     report_problems,
+    report_waivers,
     write_json,
 )
 from orchestrator.errors import InvalidInput, StalePlan
 
 if TYPE_CHECKING:
-    from orchestrator.documents.plan import Plan
+    from orchestrator.documents.plan import HostPlan, Plan
 
 
 @click.command()
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--check", is_flag=True, help="Go through all preconditions on the hosts, but change nothing.")
 @click.option("--reboot", is_flag=True, help="Reboot the hosts whose plan needs it, wait for them, and validate.")
+@click.option(
+    "--no-trial",
+    is_flag=True,
+    help="With --reboot: make new boot arguments the default at once, without trying them for one boot first.",
+)
 @click.option(
     "--max-hosts",
     type=click.IntRange(1),
@@ -48,10 +54,13 @@ def command(
     yes: bool,
     check: bool,
     reboot: bool,
+    no_trial: bool,
     max_hosts: int | None,
     output: str,
 ) -> int:
     """Do exactly what PLAN says, as one transaction per host. Without PLAN: plan first, show it, and ask.
+
+    With --reboot, new boot arguments are tried for one boot, and become the default only when that boot validates.
 
     A host that has moved on since the plan was made is refused (exit code 6); the others go on.
     """
@@ -70,16 +79,20 @@ def command(
     if saved is not None:
         _same_policy(saved, pipeline.policy.hash, chosen.name)
     found = gather(hosts, pipeline.targets())
-    plan = saved or seal(pipeline.policy, [plan_host(pipeline, f, waivers) for f in found.facts])
+    plan = saved or seal(waivers.signed(pipeline.policy), [plan_host(pipeline, f, waivers) for f in found.facts])
     if saved is None and output == "table":
         planned(plan)
+    if saved is None:
+        report_waivers(waivers, checks=False)
     work = [h for h in plan.hosts if h.status == "changes" and h.changes]
     _within_cap(plan, len(work), max_hosts, chosen.name)
+    if work and reboot and not no_trial and saved is not None:
+        _warn_of_no_trial(work)
     if work and not yes and not check:
         click.echo(total(plan), err=True)
         click.confirm(f"Apply {plan.changes} changes to {len(work)} hosts?", abort=True, err=True)
     ticker = Ticker("applying")
-    result = Run(pipeline, whom, plan, check=check, reboot=reboot, progress=ticker).apply(found)
+    result = Run(pipeline, whom, plan, check=check, reboot=reboot, trial=not no_trial, progress=ticker).apply(found)
     ticker.close()
     if output == "json":
         write_json(
@@ -126,6 +139,16 @@ def command(
     pending = bool(result.pending_reboot) or bad or (check and bool(work))
     code = exit_code(found.problems, pending=pending, failed=failed, stale=bool(stale))
     return 4 if unreachable and code in (0, 2) else code
+
+
+def _warn_of_no_trial(work: list[HostPlan]) -> None:
+    """What a plan that was made earlier says of hosts that cannot try their arguments; a new one has just been shown."""
+    from orchestrator.planning.steps import NO_TRIAL
+
+    for host in work:
+        for note in host.notes:
+            if note.startswith(NO_TRIAL):
+                click.echo(f"{host.host}: {note}", err=True)
 
 
 def _within_cap(plan: Plan, hosts: int, max_hosts: int | None, where: str) -> None:

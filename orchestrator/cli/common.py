@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.fleet.runner import Progress, Whom
     from orchestrator.planning.pipeline import Pipeline
     from orchestrator.policy.compose import Verify
-    from orchestrator.policy.waivers import Waiver, Waivers
+    from orchestrator.policy.waivers import Waivers
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -159,9 +159,12 @@ class PolicyChoice:
         from orchestrator.planning.pipeline import Pipeline
         from orchestrator.policy.lint import require_sound
         from orchestrator.policy.load import default_path, load
+        from orchestrator.policy.signatures import require_signed
 
         known = knowledge()
         policy = load(self.file or default_path(), known, self.verify())
+        if self.allowed_signers:
+            require_signed(policy.files)
         require_sound(policy, known)
         return Pipeline(policy, known)
 
@@ -171,16 +174,10 @@ class PolicyChoice:
 
         from orchestrator.checks.base import all_checks
         from orchestrator.checks.run import verdict  # noqa: F401  (registers the checks)
-        from orchestrator.errors import PolicyError
-        from orchestrator.policy.waivers import Waivers, load
+        from orchestrator.policy.waivers import Waivers, load_all
 
-        found: list[Waiver] = []
-        for path in self.waivers:
-            for waiver in load(path, pipeline.decider.knowledge, all_checks(), pipeline.policy, self.verify()):
-                if clash := next((w for w in found if w.id == waiver.id), None):
-                    what = f"the waiver {waiver.id!r} stands twice"
-                    raise PolicyError(what, where=waiver.where, why=f"the other is at {clash.where}", fix="rename one")
-                found.append(waiver)
+        known, policy = pipeline.decider.knowledge, pipeline.policy
+        found = load_all(self.waivers, known, all_checks(), policy, self.verify()) if self.waivers else []
         return Waivers(found, datetime.now(UTC).date())
 
 
@@ -232,14 +229,24 @@ def policy_options(*, waivers: bool = False) -> Decorator:
     return decorate
 
 
-def report_unused(waivers: Waivers, *, checks: bool) -> None:
-    """Waivers that were about nothing in this run, on stderr; those for checks only where checks were run."""
+def report_waivers(waivers: Waivers, *, checks: bool) -> None:
+    """What is doubtful about the waivers, and which were about nothing in this run, on stderr.
+
+    A plan runs no checks, and a validation does not meet what only planning refuses: nothing is said of waivers for those.
+    """
+    from orchestrator.policy.waivers import PLANNING, doubts
     from orchestrator.reports.text import clean
 
+    if not waivers.all:
+        return
+    for problem in doubts(waivers.all, waivers.today):
+        for text in problem.lines():
+            print(clean(text), file=sys.stderr)
     for waiver in waivers.unused():
-        if waiver.check and not checks:
-            continue
-        print(clean(f"{waiver.where}: note: the waiver {waiver.id!r} was about nothing in this run"), file=sys.stderr)
+        looked_for = waiver.rule not in PLANNING if checks else bool(waiver.rule)
+        if looked_for:
+            what = f"note: the waiver {waiver.id!r} was about nothing in this run"
+            print(clean(f"{waiver.where}: {what}"), file=sys.stderr)
 
 
 class Ticker:

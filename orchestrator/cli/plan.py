@@ -17,7 +17,7 @@ from orchestrator.cli.common import (
     policy_options,
     problem_data,
     report_problems,
-    report_unused,
+    report_waivers,
     write_json,
     write_line,
 )
@@ -48,7 +48,7 @@ def command(hosts: Hosts, chosen: PolicyChoice, save: str | None, output: str) -
     waivers = chosen.waiver_set(pipeline)
     with bulk():
         found = gather(hosts, pipeline.targets())
-        plan = seal(pipeline.policy, [plan_host(pipeline, f, waivers) for f in found.facts])
+        plan = seal(waivers.signed(pipeline.policy), [plan_host(pipeline, f, waivers) for f in found.facts])
     if save is not None:
         write_plan(Path(save), plan)
     if output == "json":
@@ -58,7 +58,7 @@ def command(hosts: Hosts, chosen: PolicyChoice, save: str | None, output: str) -
             write_line({"format_version": FORMAT_VERSION, **to_builtins(host)})
     else:
         planned(plan)
-    report_unused(waivers, checks=False)
+    report_waivers(waivers, checks=False)
     report_problems(found.problems)
     pending = any(h.status in ("changes", "refused", "audit") for h in plan.hosts)
     return exit_code(found.problems, pending=pending)

@@ -15,7 +15,7 @@ from orchestrator.cli.common import (
     policy_options,
     problem_data,
     report_problems,
-    report_unused,
+    report_waivers,
     write_json,
     write_line,
 )
@@ -30,7 +30,7 @@ def command(hosts: Hosts, chosen: PolicyChoice, output: str) -> int:
     from orchestrator.checks.run import verdict
     from orchestrator.checks.waive import waive
     from orchestrator.documents.base import FORMAT_VERSION
-    from orchestrator.reports.plans import verdicts
+    from orchestrator.reports.plans import counts, tally, verdicts
 
     pipeline = chosen.pipeline()
     waivers = chosen.waiver_set(pipeline)
@@ -41,12 +41,20 @@ def command(hosts: Hosts, chosen: PolicyChoice, output: str) -> int:
         result = verdict(pipeline.planner, facts, judged.platform, judged.decision)
         results.append(waive(result, judged, waivers, pipeline.decider.knowledge.features))
     if output == "json":
-        write_json({"format_version": FORMAT_VERSION, "hosts": results, "problems": problem_data(found.problems)})
+        write_json(
+            {
+                "format_version": FORMAT_VERSION,
+                "hosts": results,
+                "summary": counts(results),
+                "problems": problem_data(found.problems),
+            }
+        )
     elif output == "jsonl":
         for result in results:
             write_line(result)
     else:
         verdicts(results)
-    report_unused(waivers, checks=True)
+        tally(results)
+    report_waivers(waivers, checks=True)
     report_problems(found.problems)
     return exit_code(found.problems, pending=any(v.status != "pass" for v in results))

@@ -4,26 +4,51 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from orchestrator.bootloaders.grub import CONFIG as GRUB_CONFIG
 from orchestrator.documents.base import FORMAT_VERSION
 from orchestrator.documents.plan import HostPlan
 from orchestrator.documents.verdict import Outcome
 from orchestrator.fleet.runner import Answer, Progress, Whom, run_playbook
+from orchestrator.planning import steps
+
+# whole: everything at once. trial: all but the default boot entry, and the new arguments for one boot. confirm: the rest.
+Part = Literal["whole", "trial", "confirm"]
 
 
-def change_document(plan: HostPlan, plan_hash: str) -> bytes:
+def trial_id(plan_hash: str) -> str:
+    """The trial and its confirmation are two transactions with names of their own."""
+    return hashlib.sha256(f"trial of {plan_hash}".encode()).hexdigest()
+
+
+def change_document(plan: HostPlan, plan_hash: str, part: Part = "whole") -> bytes:
     """What the host side gets: the plan's own steps and expectations, nothing else."""
-    change = {
+    change: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "id": plan_hash,
         "title": f"{plan.strategy} for {plan.host}",
         "steps": [c.step for c in plan.changes],
         "expect": plan.expect,
     }
+    step = steps.trial(plan) if part != "whole" else None
+    if step is not None:
+        first, second = steps.trial_parts(plan, step)
+        default = [e for e in plan.expect if e.get("path") == GRUB_CONFIG]
+        if part == "trial":
+            change |= {
+                "id": trial_id(plan_hash),
+                "steps": first,
+                "expect": [e for e in plan.expect if e not in default],
+            }
+            change["title"] += ", boot arguments on trial"
+        else:
+            change |= {"steps": second, "expect": default, "confirms": trial_id(plan_hash)}
+            change["title"] += ", trial confirmed"
     return base64.b64encode(msgspec.json.encode(change))
 
 
@@ -55,10 +80,16 @@ def _outcome(host: str, answer: Answer) -> Outcome:
 
 
 def transact(
-    whom: Whom, plans: Iterable[HostPlan], plan_hash: str, *, check: bool = False, progress: Progress | None = None
+    whom: Whom,
+    plans: Iterable[HostPlan],
+    plan_hash: str,
+    *,
+    check: bool = False,
+    progress: Progress | None = None,
+    part: Part = "whole",
 ) -> list[Outcome]:
-    """Run each host's plan as one transaction; hosts are independent of each other."""
-    files = {p.host: change_document(p, plan_hash) for p in plans}
+    """Run each host's plan, or one part of it, as one transaction; hosts are independent of each other."""
+    files = {p.host: change_document(p, plan_hash, part) for p in plans}
     answers = run_playbook("apply.yml", whom, host_files=files, hosts=sorted(files), check=check, progress=progress)
     silent = [
         Outcome(host=h, state="failed", error={"what": "the host never answered", "why": "", "fix": ""})
@@ -76,7 +107,10 @@ def rollback(
     return sorted((_outcome(h, a) for h, a in answers.items()), key=lambda o: o.host)
 
 
-def reboot(whom: Whom, hosts: list[str], *, progress: Progress | None = None) -> dict[str, str]:
-    """Reboot hosts and wait for them; host → "" or the reason why it did not come back."""
-    answers = run_playbook("reboot.yml", whom, hosts=hosts, progress=progress)
+def reboot(whom: Whom, hosts: list[str], *, progress: Progress | None = None, once: bool = False) -> dict[str, str]:
+    """Reboot hosts and wait for them; host → "" or the reason why it did not come back.
+
+    ``once``: boot the entry of the trial that was made ready there, this one time.
+    """
+    answers = run_playbook("try.yml" if once else "reboot.yml", whom, hosts=hosts, progress=progress)
     return {h: "" if a.status == "ok" else a.message or a.status for h, a in answers.items()}

@@ -79,6 +79,7 @@ def examine(*, lab: bool) -> list[Finding]:
         ),
         _command("ansible-playbook", "ansible-core", "hosts cannot be asked", True),
         _command("ssh", "openssh-client", "only this machine can be asked", False),
+        _command("ssh-keygen", "openssh-client", "no signature can be checked: --require-signed", False),
         _data(),
         Finding(
             what="private run directory",

@@ -2,6 +2,7 @@
 """Applying a plan: hosts that have moved on are refused, the others run one transaction each, wave after wave.
 
 After each wave everything is read again; when too many hosts are not as they should be, no further wave begins.
+Where a plan changes boot arguments and the host is rebooted, they are tried for one boot before they become the default.
 """
 
 from __future__ import annotations
@@ -12,16 +13,23 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from orchestrator.bootloaders.grub import trial_problem
 from orchestrator.checks.run import verdict
+from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Outcome, Verdict
 from orchestrator.fleet.act import reboot as reboot_hosts
+from orchestrator.fleet.act import rollback as roll_back_hosts
 from orchestrator.fleet.act import transact
 from orchestrator.fleet.collect import Collected, from_hosts
 from orchestrator.fleet.rollout import may_reboot, too_many, waves
 from orchestrator.fleet.runner import Progress, Whom
+from orchestrator.planning import steps
 from orchestrator.planning.fingerprint import fingerprint
 from orchestrator.planning.pipeline import Pipeline
+
+# A trial is not the default yet, and is not meant to be: these two are asked after it was confirmed.
+_AFTERWARDS = ("next-boot", "off-next-boot")
 
 
 @dataclass
@@ -37,6 +45,16 @@ class Applied:
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """What is wrong with a trial. ``runs``: the running kernel has the tried arguments. ``back``: it came back at all."""
+
+    what: str
+    why: str
+    runs: bool = False
+    back: bool = True
+
+
+@dataclass(frozen=True)
 class Run:
     """One way through a plan. ``clock`` says when a reboot would happen."""
 
@@ -45,6 +63,7 @@ class Run:
     plan: Plan
     check: bool = False
     reboot: bool = False
+    trial: bool = True  # with ``reboot``: new boot arguments are tried for one boot before they become the default
     progress: Progress | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -53,10 +72,15 @@ class Run:
         out = Applied()
         ready = self._ready(now, out)
         if self.check:
-            work = [h for h in ready if h.changes]
+            work = [h for h in ready if h.changes and not self._tries(h)]
             out.outcomes += (
                 transact(self.whom, work, self.plan.hash, check=True, progress=self.progress) if work else []
             )
+            tried = [h for h in ready if self._tries(h)]
+            if tried:
+                out.outcomes += transact(
+                    self.whom, tried, self.plan.hash, check=True, progress=self.progress, part="trial"
+                )
         else:
             failed = 0
             rollout = self.plan.rollout
@@ -85,26 +109,95 @@ class Run:
 
     def _wave(self, wave: list[HostPlan], out: Applied) -> int:
         """Change, reboot and look again. Returns how many hosts of the wave are not as they should be."""
-        work = [h for h in wave if h.changes]
+        trying = [h for h in wave if self._tries(h)]
+        names = {h.host for h in trying}
+        rest = [h for h in wave if h.host not in names]
+        work = [h for h in rest if h.changes]
         outcomes = transact(self.whom, work, self.plan.hash, progress=self.progress) if work else []
         done = {o.host for o in outcomes if o.state in ("committed", "nothing")}
-        needing = [h for h in wave if h.reboot and (h.host in done or not h.changes)]
+        needing = [h for h in rest if h.reboot and (h.host in done or not h.changes)]
         if self.reboot and needing:
             outcomes, needing = self._reboot(needing, outcomes, out)
         pending = {h.host for h in needing}
+        if trying:
+            tried = self._try(trying, out)
+            done |= {o.host for o in tried if o.state == "committed"}
+            pending |= {o.host for o in tried if o.state == "nothing"}
+            outcomes += tried
         out.pending_reboot += sorted(pending)
         out.outcomes += outcomes
         bad = {o.host for o in outcomes if o.state not in ("committed", "nothing")}
-        settled = sorted((done | {h.host for h in wave if not h.changes}) - pending - bad)
+        settled = sorted((done | {h.host for h in rest if not h.changes}) - pending - bad)
         if settled:
             again = from_hosts(self.whom, self.pipeline.targets(), hosts=settled)
             for facts in again.facts:
-                judged = self.pipeline.judge(facts)
-                result = verdict(self.pipeline.planner, facts, judged.platform, judged.decision)
+                result = self._verdict(facts)
                 out.verdicts.append(result)
                 bad |= {facts.host} if result.status == "fail" else set()
             bad |= set(settled) - {f.host for f in again.facts}
         return len(bad)
+
+    def _verdict(self, facts: Facts) -> Verdict:
+        judged = self.pipeline.judge(facts)
+        return verdict(self.pipeline.planner, facts, judged.platform, judged.decision)
+
+    def _tries(self, host: HostPlan) -> bool:
+        return self.reboot and self.trial and steps.trial(host) is not None
+
+    def _try(self, hosts: list[HostPlan], out: Applied) -> list[Outcome]:
+        """Trial, reboot, look, and only then the default. A host that may not be rebooted now is left alone."""
+        held = {h.host: why for h in hosts if (why := may_reboot(h, self.clock()))}
+        out.reboot_held |= held
+        going = {h.host: h for h in hosts if h.host not in held}
+        outcomes = {h: Outcome(host=h, state="nothing") for h in held}
+        if not going:
+            return list(outcomes.values())
+        first = transact(self.whom, going.values(), self.plan.hash, progress=self.progress, part="trial")
+        outcomes |= {o.host: o for o in first}
+        names = sorted(o.host for o in first if o.state == "committed")
+        answers = reboot_hosts(self.whom, names, progress=self.progress, once=True) if names else {}
+        wrong: dict[str, Trouble] = {
+            n: Trouble("the host did not come back from the boot with the new arguments", why, back=False)
+            for n in names
+            if (why := answers.get(n, "it was not rebooted"))
+        }
+        booted = [n for n in names if n not in wrong]
+        wrong |= self._look_at_trial([going[n] for n in booted], out) if booted else {}
+        good = [going[n] for n in booted if n not in wrong]
+        if good:
+            for second in transact(self.whom, good, self.plan.hash, progress=self.progress, part="confirm"):
+                before = outcomes[second.host]
+                if second.state == "committed":
+                    outcomes[second.host] = _confirmed(before, second)
+                else:
+                    why = "; ".join(v for k, v in (second.error or {}).items() if k != "fix") or second.state
+                    wrong[second.host] = Trouble("the tried arguments could not be made the default", why, True)
+        if wrong:
+            answer = roll_back_hosts(self.whom, sorted(wrong), progress=self.progress)
+            back = {o.host: o for o in answer}
+            outcomes |= {n: _failed_trial(outcomes[n], t, back.get(n)) for n, t in wrong.items()}
+        return list(outcomes.values())
+
+    def _look_at_trial(self, plans: list[HostPlan], out: Applied) -> dict[str, Trouble]:
+        """What is wrong with hosts that run their trial."""
+        again = from_hosts(self.whom, self.pipeline.targets(), hosts=[h.host for h in plans])
+        found = {f.host: f for f in again.facts}
+        wrong = {}
+        for plan in plans:
+            facts = found.get(plan.host)
+            if facts is None:
+                wrong[plan.host] = Trouble("the host came back from its trial, but cannot be looked at", "no answer")
+                continue
+            if problem := trial_problem(steps.trial(plan) or {}, facts):
+                wrong[plan.host] = Trouble("the host does not run the new boot arguments", problem)
+                continue
+            result = self._verdict(facts)
+            bad = [c for c in result.checks if c.verdict in ("fail", "unknown") and c.id not in _AFTERWARDS]
+            if bad or result.status in ("refused", "unsupported"):
+                why = "; ".join(f"{c.id}: {c.evidence}" for c in bad) or result.status
+                wrong[plan.host] = Trouble("the new boot arguments failed their trial", why, True)
+                out.verdicts.append(result)
+        return wrong
 
     def _reboot(
         self, needing: list[HostPlan], outcomes: list[Outcome], out: Applied
@@ -133,3 +226,32 @@ def _rebooted(outcome: Outcome, answers: dict[str, str]) -> Outcome:
         "fix": "look at its console; kdo rollback puts the old arguments back",
     }
     return msgspec.structs.replace(outcome, state="failed", error=error)
+
+
+def _confirmed(first: Outcome, second: Outcome) -> Outcome:
+    """Both transactions of a host as one outcome."""
+    return msgspec.structs.replace(
+        second,
+        changed=True,
+        steps=[*first.steps, *second.steps],
+        recovered=[*first.recovered, *second.recovered],
+        rebooted=True,
+    )
+
+
+def _failed_trial(first: Outcome, trouble: Trouble, back: Outcome | None) -> Outcome:
+    """Nothing became the default; what was done about the rest."""
+    if back is not None and back.state == "rolled-back":
+        left = "; the running kernel has the tried arguments until its next reboot" if trouble.runs else ""
+        fix = f"nothing became the default, and everything is as before{left}"
+        return msgspec.structs.replace(first, state="undone", rebooted=trouble.back, error=_error(trouble, fix))
+    why = ""
+    if back is not None and back.error is not None and back.state != "unreachable":
+        why = f" (rolling back: {back.error.get('what', '')}: {back.error.get('why', '')})"
+    fix = f"nothing became the default: its next boot has the old arguments. Reset it, then kdo rollback{why}"
+    state = "undo-incomplete" if back is not None and back.state == "undo-incomplete" else "failed"
+    return msgspec.structs.replace(first, state=state, rebooted=trouble.back, error=_error(trouble, fix))
+
+
+def _error(trouble: Trouble, fix: str) -> dict[str, str]:
+    return {"what": trouble.what, "why": trouble.why, "fix": fix}

@@ -115,6 +115,7 @@ class Planner:
             changes.append(change)
             expect.append(loaded)
         changes += knob_changes(facts, desired)
+        base = _noted(base, facts, changes, reboot_why)
         table = rows(facts, desired, decision, boot, capture)
         return _finished(base, decision, desired, changes, expect, reboot_why, table)
 
@@ -132,8 +133,14 @@ class Planner:
             expect.append(loaded)
         reserved = facts.kexec.crash_size
         why = f"{format_size(reserved)} stay set aside until the next boot" if reserved else ""
+        base = _noted(base, facts, changes, why)
         table = rows(facts, desired, decision, boot, capture)[:1]
         return _finished(base, decision, desired, changes, expect, why, table)
+
+
+def _noted(base: HostPlan, facts: Facts, changes: list[Change], reboot_why: str) -> HostPlan:
+    notes = steps.trial_notes(facts, changes, bool(reboot_why))
+    return msgspec.structs.replace(base, notes=[*base.notes, *notes]) if notes else base
 
 
 def _no_reload(facts: Facts) -> Refusal | None:
@@ -226,7 +233,7 @@ def _key(
         tuple(capture.configured_arguments), capture.image_present, capture.image_stale, capture.release,
         x.crash_loaded, x.crash_size, x.load_disabled, x.limit_panic, tuple(values(facts.kernel.cmdline, "crashkernel")),
         facts.kernel.post_notifiers, tuple([facts.kernel.sysctls.get(p.removeprefix("/proc/sys/")) for p in desired.knobs]),
-        service.enabled if service is not None else None, files,
+        service.enabled if service is not None else None, files, steps.trial_key(facts),
     )  # fmt: skip
 
 

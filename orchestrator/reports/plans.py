@@ -150,3 +150,36 @@ def verdicts(results: Sequence[Verdict]) -> None:
             line(f"          {c.evidence}", "dim")
             if c.fix and c.verdict != "pass":
                 line(f"          fix: {c.fix}")
+
+
+def counts(results: Sequence[Verdict]) -> dict[str, int]:
+    """Hosts by status. What passes only because of waivers is counted with what passes, and apart."""
+    found = {s: sum(v.status == s for v in results) for s in ("pass", "fail", "refused", "unsupported")}
+    return {
+        **found,
+        "pass_with_waivers": sum(v.status == "pass" and v.waived > 0 for v in results),
+        "waived_checks": sum(v.waived for v in results),
+    }
+
+
+def tally(results: Sequence[Verdict]) -> None:
+    """The last line of a validation: how many hosts are in which state, and what is only waived."""
+    n = counts(results)
+    aside = n["pass_with_waivers"]
+    parts = [_many(n["pass"] - aside, "passes", "pass")] if n["pass"] > aside or not results else []
+    if aside:
+        waived = sum(v.waived for v in results if v.status == "pass")
+        parts.append(f"{_many(aside, 'passes', 'pass')} with {_many(waived, 'waived check', 'waived checks')}")
+    if n["fail"]:
+        waived = sum(v.waived for v in results if v.status == "fail")
+        more = f" (besides {_many(waived, 'waived check', 'waived checks')})" if waived else ""
+        parts.append(_many(n["fail"], "fails", "fail") + more)
+    if n["refused"]:
+        parts.append(f"{n['refused']} refused")
+    if n["unsupported"]:
+        parts.append(f"{n['unsupported']} not supported yet")
+    line(f"validate: {_many(len(results), 'host', 'hosts')}: {', '.join(parts)}", "bold")
+
+
+def _many(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"

@@ -7,7 +7,7 @@
 The journal says which side of ``commit`` the host is on. Whoever comes next (an apply, a rollback, the unit at boot)
 finishes an undo that was cut short. Results carry names, hashes and reasons, never what is in a file.
 
-Runnable: ``python3 kdo_txn.py recover|status [--state-dir DIR]``.
+Runnable: ``python3 kdo_txn.py recover|status|reboot-once [--state-dir DIR]``.
 """
 
 import json
@@ -16,11 +16,13 @@ import sys
 
 try:
     from ansible.module_utils import kdo_txn_doc as doc
+    from ansible.module_utils import kdo_txn_trial as trial
     from ansible.module_utils.kdo_txn_doc import Refused
     from ansible.module_utils.kdo_txn_engine import Engine, problem
     from ansible.module_utils.kdo_txn_log import OPEN
 except ImportError:
     import kdo_txn_doc as doc
+    import kdo_txn_trial as trial
     from kdo_txn_doc import Refused
     from kdo_txn_engine import Engine, problem
     from kdo_txn_log import OPEN
@@ -149,6 +151,22 @@ def rollback(root="/", state_dir=STATE_DIR, runner=None, force=False, check=Fals
     return _guard(result, work)
 
 
+def reboot_once(root="/", state_dir=STATE_DIR, runner=None):
+    """Boot the entry of the newest trial, once: choose it and reboot, with nothing that could break in between."""
+    result = {"changed": False, "state": "refused", "transaction": None, "recovered": [], "error": None}
+
+    def work():
+        engine = Engine(root, state_dir, runner)
+        with engine.signals, engine.locked():
+            if engine.store.unfinished():
+                why = "an earlier transaction is not finished"
+                raise Refused("there is nothing to try", why, "apply again: it finishes it first")
+            result["transaction"] = trial.arm_and_reboot(engine.tree, engine.shop, engine.store)
+        result.update(changed=True, state="rebooting")
+
+    return _guard(result, work)
+
+
 def status(root="/", state_dir=STATE_DIR):
     """The transactions on this host, oldest first. Reads only."""
     result = {"transactions": [], "unfinished": [], "error": None, "state": "ok"}
@@ -177,7 +195,7 @@ def status(root="/", state_dir=STATE_DIR):
 
 
 def main(argv):
-    """``recover`` and ``status`` for the unit at boot and for people."""
+    """``recover`` and ``status`` for the unit at boot and for people, ``reboot-once`` for a trial."""
     words = [word for word in argv if not word.startswith("-")]
     state_dir = STATE_DIR
     if "--state-dir" in argv[:-1]:
@@ -186,13 +204,15 @@ def main(argv):
     known = {"--state-dir", "--boot", "--give-up"}
     if (
         len(words) != 1
-        or words[0] not in ("recover", "status")
+        or words[0] not in ("recover", "status", "reboot-once")
         or any(word.startswith("-") and word not in known for word in argv)
     ):
-        sys.stderr.write("usage: kdo_txn.py recover|status [--state-dir DIR] [--boot] [--give-up]\n")
+        sys.stderr.write("usage: kdo_txn.py recover|status|reboot-once [--state-dir DIR] [--boot] [--give-up]\n")
         return 2
     if words[0] == "status":
         result = status(state_dir=state_dir)
+    elif words[0] == "reboot-once":
+        result = reboot_once(state_dir=state_dir)
     else:
         result = recover(state_dir=state_dir, booting="--boot" in argv, give_up="--give-up" in argv)
     sys.stdout.write(json.dumps(result, indent=2, sort_keys=True) + "\n")

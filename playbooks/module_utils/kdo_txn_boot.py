@@ -23,6 +23,7 @@ WANTS = FOLDER + "/basic.target.wants"
 MODULES = (
     "kdo_edit",
     "kdo_txn",
+    "kdo_txn_back",
     "kdo_txn_boot",
     "kdo_txn_cmd",
     "kdo_txn_doc",
@@ -31,9 +32,11 @@ MODULES = (
     "kdo_txn_fs",
     "kdo_txn_log",
     "kdo_txn_look",
+    "kdo_txn_menu",
     "kdo_txn_scope",
     "kdo_txn_steps",
     "kdo_txn_text",
+    "kdo_txn_trial",
     "kdo_txn_undo",
 )
 

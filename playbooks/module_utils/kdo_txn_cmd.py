@@ -61,6 +61,10 @@ COMMANDS = {
         [["/usr/sbin/update-grub"], ["/usr/sbin/grub-mkconfig", "-o", "/boot/grub/grub.cfg"]], 300
     ),
     "grub-check": Command([["/usr/bin/grub-script-check", "/boot/grub/grub.cfg"]], 60),
+    "grub-check-custom": Command([["/usr/bin/grub-script-check", "/boot/grub/custom.cfg"]], 60),
+    "grub-once": Command([["/usr/sbin/grub-reboot"]], 60),
+    "grub-next-none": Command([["/usr/bin/grub-editenv", "/boot/grub/grubenv", "unset", "next_entry"]], 60),
+    "reboot": Command([["/usr/bin/systemctl", "reboot"], ["/bin/systemctl", "reboot"]], 60),
     "kdump-hook": Command([["/etc/kernel/postinst.d/kdump-tools"]], 600, "kdump-tools"),
     "kdump-symlinks": _kdump("symlinks", 600),
     "kdump-test": _kdump("test"),

@@ -12,9 +12,11 @@ import re
 try:
     from ansible.module_utils import kdo_txn_text as text_rules
     from ansible.module_utils.kdo_edit import EditError, check_pair
+    from ansible.module_utils.kdo_txn_menu import ARGUMENT
 except ImportError:
     import kdo_txn_text as text_rules
     from kdo_edit import EditError, check_pair
+    from kdo_txn_menu import ARGUMENT
 
 FORMAT = "1.0"
 MAX_DOCUMENT = 1024 * 1024
@@ -24,6 +26,7 @@ KDUMP_DEFAULTS = "/etc/default/kdump-tools"
 GRUB_SNIPPET = "/etc/default/grub.d/zz-kdump-orchestrator.cfg"
 SYSCTL_SNIPPET = "/etc/sysctl.d/60-kdump-orchestrator.conf"
 GRUB_CONFIG = "/boot/grub/grub.cfg"
+GRUB_CUSTOM = "/boot/grub/custom.cfg"
 NOTIFIERS = "/sys/module/kernel/parameters/crash_kexec_post_notifiers"
 
 # path → (operations, check of a written text)
@@ -58,6 +61,7 @@ MODES = ("0600", "0640", "0644")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}[a-z0-9]\Z")
 _SHA = re.compile(r"[0-9a-f]{64}\Z")
 _RELEASE = re.compile(r"[0-9][A-Za-z0-9.+~_-]{0,100}\Z")
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}\Z")
 _WORD = re.compile(r"[A-Za-z0-9][^\s]{0,1000}\Z")
 
 
@@ -185,6 +189,15 @@ def _action(step, where):
             _bad(where, "it does not have the form that is allowed")
     elif name in ("grub-regenerate", "kdump-reload", "kdump-unload"):
         _keys(step, where, ("op", "name"))
+    elif name == "grub-trial":
+        _keys(step, where, ("op", "name", "ensure", "remove"))
+        if not step["ensure"] and not step["remove"]:
+            _bad(where, "it changes no argument")
+        for key, pattern in (("ensure", ARGUMENT), ("remove", _KEY)):
+            if not isinstance(step[key], list) or len(step[key]) > 64:
+                _bad(where, "%s is not a list" % key)
+            for word in step[key]:
+                _string(word, "%s.%s" % (where, key), pattern, 512)
     else:
         _bad(where, "the action is not known")
 
@@ -261,11 +274,13 @@ def _small(change):
 
 def validate(change):
     """Return nothing, or raise Refused. The document is not changed."""
-    _keys(change, "the document", ("format_version", "id", "steps"), ("title", "expect"))
+    _keys(change, "the document", ("format_version", "id", "steps"), ("title", "expect", "confirms"))
     _small(change)
     if change["format_version"] != FORMAT:
         _bad("format_version", "this host side understands %s only" % FORMAT)
     _sha(change["id"], "id")
+    if "confirms" in change:
+        _sha(change["confirms"], "confirms")
     _string(change.get("title", ""), "title")
     steps, expect = change["steps"], change.get("expect", [])
     if not isinstance(steps, list) or not steps or len(steps) > MAX_STEPS:
@@ -291,6 +306,9 @@ def validate(change):
             and "linux-crashdump" not in packages
         ):
             _bad(where, "no earlier step installs the package that brings the file")
+    names = [step.get("name") for step in steps]
+    if names.count("grub-trial") > 1 or ("grub-trial" in names and "grub-regenerate" in names):
+        _bad("steps", "arguments are tried once, or made the default, not both")
     for index, item in enumerate(expect):
         _expect(item, "expect[%d]" % index)
 
@@ -306,6 +324,8 @@ def what(step):
         return "set %s to %s" % (step["path"], step["value"])
     if operation in ("service-enable", "service-disable"):
         return "%s %s" % (operation[8:], step["unit"])
+    if step.get("name") == "grub-trial":
+        return "make a boot entry for one trial"
     if operation == "action":
         return " ".join([step["name"]] + ([step["release"]] if "release" in step else []))
     return "%s %s" % (operation, step["path"])

@@ -2,7 +2,6 @@
 """The engine of `kdo_txn`: apply, undo, recover, roll back."""
 
 import os
-import re
 import time
 
 try:
@@ -10,9 +9,11 @@ try:
     from ansible.module_utils import kdo_txn_doc as doc
     from ansible.module_utils import kdo_txn_expect as expectations
     from ansible.module_utils import kdo_txn_scope as scope
+    from ansible.module_utils import kdo_txn_trial as trial
+    from ansible.module_utils.kdo_txn_back import RollBack
     from ansible.module_utils.kdo_txn_cmd import CommandError, Interrupted, Runner, Shop, Signals
     from ansible.module_utils.kdo_txn_doc import Refused
-    from ansible.module_utils.kdo_txn_fs import FileError, Tree, remove_quietly, temporary_name
+    from ansible.module_utils.kdo_txn_fs import FileError, Tree
     from ansible.module_utils.kdo_txn_log import Busy, Lock, StateError, Store, make_private
     from ansible.module_utils.kdo_txn_look import Look
     from ansible.module_utils.kdo_txn_steps import Doer, StepError
@@ -22,9 +23,11 @@ except ImportError:
     import kdo_txn_doc as doc
     import kdo_txn_expect as expectations
     import kdo_txn_scope as scope
+    import kdo_txn_trial as trial
+    from kdo_txn_back import RollBack
     from kdo_txn_cmd import CommandError, Interrupted, Runner, Shop, Signals
     from kdo_txn_doc import Refused
-    from kdo_txn_fs import FileError, Tree, remove_quietly, temporary_name
+    from kdo_txn_fs import FileError, Tree
     from kdo_txn_log import Busy, Lock, StateError, Store, make_private
     from kdo_txn_look import Look
     from kdo_txn_steps import Doer, StepError
@@ -86,7 +89,7 @@ def problem(error):
     }
 
 
-class Engine(object):
+class Engine(RollBack):
     def __init__(self, root, state_dir, runner, booting=False):
         if not isinstance(state_dir, str) or not state_dir.startswith("/"):
             raise Refused("the state directory is not valid", "it is not an absolute path", "give an absolute path")
@@ -141,9 +144,13 @@ class Engine(object):
 
     def recover(self, give_up=False):
         """Finish what a kill left. Returns what was done, newest first."""
-        done = []
-        for tx in self.store.unfinished():
-            state = tx.state()
+        done, seen = [], set()
+        while True:
+            left = [tx for tx in self.store.unfinished() if tx.name not in seen]
+            if not left:
+                break
+            tx, state = left[0], left[0].state()  # undoing one may begin another: a confirmed trial goes back as a pair
+            seen.add(tx.name)
             if state == "new":
                 self._discard(tx)
                 continue
@@ -161,7 +168,7 @@ class Engine(object):
                 self.signals.hold -= 1
             done.append({"transaction": tx.name, "state": result, "problems": problems})
         if not self.store.unfinished():
-            newest = self.store.all()[-1:]
+            newest = self.store.all()[-2:]  # a confirmed trial and its confirmation end together
             boot.remove(self.tree, any(boot.WANTS in tx.manifest.get("wants", []) for tx in newest))
         return done
 
@@ -178,6 +185,8 @@ class Engine(object):
 
     def look(self, change):
         """For each step, whether it would change something; Refused if one is impossible."""
+        if "confirms" in change:
+            trial.confirmable(self.tree, self.store, change)
         return Look(self.tree, self.shop, change, self.store.path).run()
 
     def apply(self, change, result):
@@ -308,84 +317,6 @@ class Engine(object):
             return False
         if any(state[index] for index, step in enumerate(change["steps"]) if step["op"] != "action"):
             return False
+        if trial.step_of(change) is not None and trial.there(self.tree) != change["id"][:8]:
+            return False
         return not any(expectations.check(self.tree, item) for item in change.get("expect", []))
-
-    # Roll back.
-
-    def choose(self, tx, force):
-        """What of a committed transaction goes back: ({"leave", "grub_anew", "force"}, [changed configuration])."""
-        after, leave, changed, grub = tx.last("commit")["after"], [], [], False
-        for item in tx.manifest["items"]:
-            path = item["path"]
-            if self.tree.hash(path) == after.get(path) or self.tree.same(item):
-                continue
-            if item["group"] == "config":
-                changed.append(path)
-            elif item["group"] == "grub":
-                leave.append(path)  # newer kernels may be in it: an old menu could name ones that are gone
-                grub = True
-            else:
-                leave.append(path)
-        return {"leave": leave, "grub_anew": grub, "force": bool(force)}, changed
-
-    def _roll_back(self, tx, choice):
-        undo = Undo(self.tree, self.shop, tx, choice["leave"], choice["grub_anew"], self.booting, choice["force"])
-        problems = undo.run()
-        if problems:
-            tx.append("undo-incomplete", problems=problems)
-            return "undo-incomplete", problems, {"put_back": undo.put_back, "reboot": False}
-        arguments_changed = choice["arguments"] != self._arguments()
-        rebooted = tx.last("commit")["boot_id"] != scope.boot_id(self.tree)
-        tx.append("rolled-back", put_back=undo.put_back)
-        self._close(tx)
-        tx.drop_images()
-        return "rolled-back", [], {"put_back": undo.put_back, "reboot": bool(arguments_changed and rebooted)}
-
-    def _arguments(self):
-        data = self.tree.read(doc.GRUB_CONFIG) or b""
-        return [words for _, words in expectations.kernel_lines(data.decode("utf-8", "replace"))]
-
-    def roll_back(self, force, check, result):
-        tx = self.store.newest("committed")
-        if tx is None:
-            result.update(state="nothing")
-            return
-        result["transaction"] = tx.name
-        choice, changed = self.choose(tx, force)
-        choice["arguments"] = self._arguments()
-        if changed and not force:
-            why = "changed since the transaction: " + ", ".join(changed)
-            raise Refused(
-                "the transaction cannot be rolled back",
-                why,
-                "look at what was changed; force puts the old content back over it",
-            )
-        if check:
-            left = set(choice["leave"])
-            items = [item for item in tx.manifest["items"] if item["path"] not in left and not self.tree.same(item)]
-            result.update(state="check", changed=True, put_back=[item["path"] for item in items])
-            return
-        self.signals.hold += 1
-        try:
-            for path in changed:
-                self._keep(tx, path)
-            self._arm(tx)
-            tx.append("rollback-start", **choice)
-            result["state"], problems, more = self._roll_back(tx, choice)
-        finally:
-            self.signals.hold -= 1
-        result.update(more)
-        result["changed"] = True
-        if problems:
-            fix = "put right what is named here, then roll back again: it finishes this first"
-            result["error"] = {"what": "not everything could be put back", "why": "; ".join(problems), "fix": fix}
-
-    def _keep(self, tx, path):
-        """What a forced roll-back writes over is kept beside the journal."""
-        if self.tree.is_file(path):
-            name = "overwritten-%s" % re.sub(r"[^A-Za-z0-9.-]", "_", path)
-            target = os.path.join(tx.path, name)
-            remove_quietly(target)
-            remove_quietly(temporary_name(target))
-            self.tree.image(path, tx.path, 0)
-            os.rename(os.path.join(tx.path, "000"), target)

@@ -14,6 +14,7 @@ try:
     from ansible.module_utils.kdo_txn_doc import Refused
     from ansible.module_utils.kdo_txn_expect import same_value
     from ansible.module_utils.kdo_txn_fs import sha256
+    from ansible.module_utils.kdo_txn_trial import Trial, there
 except ImportError:
     import kdo_txn_doc as doc
     import kdo_txn_scope as scope
@@ -22,6 +23,7 @@ except ImportError:
     from kdo_txn_doc import Refused
     from kdo_txn_expect import same_value
     from kdo_txn_fs import sha256
+    from kdo_txn_trial import Trial, there
 
 UNKNOWN_IMAGE = 64 * 1024 * 1024
 PACKAGE_ROOM = 32 * 1024 * 1024
@@ -127,6 +129,7 @@ class Look(object):
     def _action(self, step):
         {
             "grub-regenerate": self._grub,
+            "grub-trial": self._trial,
             "kdump-build-image": self._image,
             "kdump-reload": self._reload,
             "kdump-unload": self._unload,
@@ -144,6 +147,14 @@ class Look(object):
                 "this host does not seem to boot with GRUB",
             )
         self._need(doc.GRUB_CONFIG, 2 * len(now))
+        if there(self.tree) is not None:  # a trial's entry goes when its arguments become the default
+            self._commands("grub-next-none")
+            self._writable(doc.GRUB_CUSTOM)
+
+    def _trial(self, step):
+        self._commands("grub-check-custom", "grub-once", "grub-next-none", "reboot")
+        self._writable(doc.GRUB_CUSTOM)
+        self._need(doc.GRUB_CUSTOM, len(Trial(self.tree, step, self.change["id"]).block()))
 
     def _image(self, step):
         release = step["release"]

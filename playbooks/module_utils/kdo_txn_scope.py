@@ -115,6 +115,8 @@ def reach(tree, change):
         for path in tree.walk(CAPTURE) or () if tree.stat(CAPTURE) is not None else ():
             if path != CAPTURE and not path.startswith(CAPTURE + "/initramfs-tools/"):
                 add("derived", path)
+    if {"grub-trial", "grub-regenerate"} & set(names):
+        add("derived", doc.GRUB_CUSTOM)
     if installs or "grub-regenerate" in names:
         add("grub", doc.GRUB_CONFIG)
         add("derived", doc.GRUB_CONFIG + ".new")

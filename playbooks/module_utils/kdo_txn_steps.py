@@ -6,12 +6,14 @@ import re
 try:
     from ansible.module_utils import kdo_txn_doc as doc
     from ansible.module_utils import kdo_txn_scope as scope
+    from ansible.module_utils import kdo_txn_trial as trial
     from ansible.module_utils.kdo_txn_expect import same_value
     from ansible.module_utils.kdo_txn_fs import sha256
     from ansible.module_utils.kdo_txn_look import edited
 except ImportError:
     import kdo_txn_doc as doc
     import kdo_txn_scope as scope
+    import kdo_txn_trial as trial
     from kdo_txn_expect import same_value
     from kdo_txn_fs import sha256
     from kdo_txn_look import edited
@@ -114,13 +116,34 @@ class Doer(object):
     def _action(self, _index, step):
         return {
             "grub-regenerate": self._grub,
+            "grub-trial": self._trial,
             "kdump-build-image": self._image,
             "kdump-reload": self._reload,
             "kdump-unload": self._unload,
         }[step["name"]](step)
 
     def _grub(self, _step):
-        return "changed", regenerate_grub(self.tree, self.shop)
+        output = regenerate_grub(self.tree, self.shop)
+        trial.disarm(self.tree, self.shop)
+        trial.clean(self.tree)
+        return "changed", output
+
+    def _trial(self, step):
+        """The entry, and nothing that boots it: it is chosen right before the reboot (kdo_txn.py reboot-once)."""
+        # A package that was installed has made the menu anew: the default stays what it was, so that goes back.
+        for item in self.tx.manifest["items"]:
+            if item["path"] == doc.GRUB_CONFIG:
+                self.tree.restore(item, self.tx.before)
+        change_id = self.tx.change["id"]
+        menu = self.tree.stat(doc.GRUB_CONFIG).st_mode & 0o777
+        mode = None if self.tree.is_file(doc.GRUB_CUSTOM) else 0o600 | menu & 0o044  # no more open than the menu
+        self.tree.write(doc.GRUB_CUSTOM, trial.Trial(self.tree, step, change_id).block(), mode)
+        status, output, _ = self.shop.run("grub-check-custom")
+        if status != 0:
+            raise StepError("grub-script-check does not accept the new %s" % doc.GRUB_CUSTOM, output)
+        if trial.there(self.tree) != change_id[:8]:
+            raise StepError("%s does not hold the entry" % doc.GRUB_CUSTOM, output)
+        return "changed", output
 
     def _image(self, step):
         release = step["release"]

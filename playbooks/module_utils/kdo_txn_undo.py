@@ -12,6 +12,7 @@ import stat
 try:
     from ansible.module_utils import kdo_txn_doc as doc
     from ansible.module_utils import kdo_txn_scope as scope
+    from ansible.module_utils import kdo_txn_trial as trial
     from ansible.module_utils.kdo_txn_cmd import CommandError
     from ansible.module_utils.kdo_txn_expect import same_value
     from ansible.module_utils.kdo_txn_fs import remove_quietly, temporary_name
@@ -19,6 +20,7 @@ try:
 except ImportError:
     import kdo_txn_doc as doc
     import kdo_txn_scope as scope
+    import kdo_txn_trial as trial
     from kdo_txn_cmd import CommandError
     from kdo_txn_expect import same_value
     from kdo_txn_fs import remove_quietly, temporary_name
@@ -44,7 +46,11 @@ class Undo(object):
             if reaches_loaded and self.manifest["loaded"] == "0":
                 self._try("unload the capture kernel", self._unload)
             self._try("remove packages", self._packages)
+        if "grub-trial" in self.started:
+            self._try("take back the choice for the next boot", self._choice)
         self._files()
+        if "grub-trial" in self.started and doc.GRUB_CUSTOM in self.leave:
+            self._try("take the trial entry out of %s" % doc.GRUB_CUSTOM, self._entry)
         for path, value in sorted(self.manifest["knobs"].items()):
             self._try("restore %s" % path, self._knob, path, value)
         for unit, state in sorted(self.manifest["units"].items()):
@@ -190,6 +196,16 @@ class Undo(object):
         remove_quietly(temporary_name(self.tree.real(doc.GRUB_CONFIG)))
         regenerate_grub(self.tree, self.shop)
         self._note(doc.GRUB_CONFIG + " (made anew, because it has changed since)")
+
+    def _choice(self):
+        """First of all: a power loss from here on boots the default."""
+        if trial.disarm(self.tree, self.shop):
+            self._note("the entry chosen for the next boot")
+
+    def _entry(self):
+        """Somebody has edited the file around our block since."""
+        if trial.clean(self.tree):
+            self._note(doc.GRUB_CUSTOM)
 
     def _unload(self):
         if scope.loaded(self.tree) != "1":
