@@ -92,7 +92,9 @@ def command(
         click.echo(total(plan), err=True)
         click.confirm(f"Apply {plan.changes} changes to {len(work)} hosts?", abort=True, err=True)
     ticker = Ticker("applying")
-    result = Run(pipeline, whom, plan, check=check, reboot=reboot, trial=not no_trial, progress=ticker).apply(found)
+    result = Run(
+        pipeline, whom, plan, check=check, reboot=reboot, trial=not no_trial, progress=ticker, waivers=waivers
+    ).apply(found)
     ticker.close()
     if output == "json":
         write_json(

@@ -15,6 +15,7 @@ import msgspec
 
 from orchestrator.bootloaders.grub import trial_problem
 from orchestrator.checks.run import verdict
+from orchestrator.checks.waive import waive
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Outcome, Verdict
@@ -27,9 +28,11 @@ from orchestrator.fleet.runner import Progress, Whom
 from orchestrator.planning import steps
 from orchestrator.planning.fingerprint import fingerprint
 from orchestrator.planning.pipeline import Pipeline
+from orchestrator.policy.waivers import Waivers
 
-# A trial is not the default yet, and is not meant to be: these two are asked after it was confirmed.
-_AFTERWARDS = ("next-boot", "off-next-boot")
+# A trial is not the default yet, and is not meant to be: the first two are asked after it was confirmed. Room for the
+# dump has nothing to do with the arguments that are tried.
+_AFTERWARDS = ("next-boot", "off-next-boot", "target")
 
 
 @dataclass
@@ -65,6 +68,7 @@ class Run:
     reboot: bool = False
     trial: bool = True  # with ``reboot``: new boot arguments are tried for one boot before they become the default
     progress: Progress | None = None
+    waivers: Waivers | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def apply(self, now: Collected) -> Applied:
@@ -139,7 +143,9 @@ class Run:
 
     def _verdict(self, facts: Facts) -> Verdict:
         judged = self.pipeline.judge(facts)
-        return verdict(self.pipeline.planner, facts, judged.platform, judged.decision)
+        result = verdict(self.pipeline.planner, facts, judged.platform, judged.decision)
+        features = self.pipeline.decider.knowledge.features
+        return result if self.waivers is None else waive(result, judged, self.waivers, features)
 
     def _tries(self, host: HostPlan) -> bool:
         return self.reboot and self.trial and steps.trial(host) is not None
