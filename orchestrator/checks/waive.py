@@ -32,7 +32,8 @@ def waive(verdict: Verdict, judged: Judged, waivers: Waivers, features: Features
         if check.verdict in _BAD:
             # A host that is refused is waived by the id of the refusal, or of the rule that took it.
             rules = [check.id, judged.decision.rule] if check.verdict == "refused" else [judged.decision.rule]
-            waiver = waivers.find(context, checks=[check.id], rules=rules)
+            checked = [] if check.verdict == "refused" else [check.id]  # an id can name a check and a refusal
+            waiver = waivers.find(context, checks=checked, rules=rules)
         if waiver is None:
             checks.append(check)
         elif waivers.counts(waiver):

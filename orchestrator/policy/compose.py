@@ -165,13 +165,16 @@ def _read(path: Path, where: str, verify: Verify | None) -> PolicyFile:
     except PolicyError as e:
         p = e.problems[0]
         raise PolicyError(f"cannot read the policy {path}", where=where, why=p.why or p.what, id="P016") from None
-    return read_file(path, data, verify)
+    return read_file(path, data, verify, path)
 
 
-def read_file(path: Path, data: bytes, verify: Verify | None) -> PolicyFile:
-    """One file from its bytes; what did not come with the tool must be signed when ``verify`` is given."""
+def read_file(path: Path, data: bytes, verify: Verify | None, real: Path) -> PolicyFile:
+    """One file from its bytes; what did not come with the tool must be signed when ``verify`` is given.
+
+    ``real`` is the place that the bytes were read from: a link that changes meanwhile must not make a file a shipped one.
+    """
     signer = ""
-    if verify is not None and not path.resolve().is_relative_to(data_root()):
+    if verify is not None and real not in {shipped_file.resolve() for shipped_file in shipped().values()}:
         signer = verify(path, data)
     name = display(path)
     return parse_file(decode(data, name), name, signer)

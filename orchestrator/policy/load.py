@@ -237,8 +237,9 @@ def parse(text: str, name: str, knowledge: Knowledge, beside: Path | None = None
 def load(path: str | Path, knowledge: Knowledge, verify: Verify | None = None) -> Policy:
     """Read a policy: a file, or the name of a shipped one. Raises :class:`PolicyError`."""
     file = locate(str(path))
-    data = read_bytes(file)
-    return _compile(read_tree(read_file(file, data, verify), file.parent, verify), knowledge)
+    real = file.resolve()
+    data = read_bytes(real)
+    return _compile(read_tree(read_file(file, data, verify, real), file.parent, verify), knowledge)
 
 
 __all__ = ["Override", "Policy", "Rule", "default_path", "display", "load", "parse"]

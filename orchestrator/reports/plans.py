@@ -165,21 +165,15 @@ def counts(results: Sequence[Verdict]) -> dict[str, int]:
 def tally(results: Sequence[Verdict]) -> None:
     """The last line of a validation: how many hosts are in which state, and what is only waived."""
     n = counts(results)
-    aside = n["pass_with_waivers"]
-    parts = [_many(n["pass"] - aside, "passes", "pass")] if n["pass"] > aside or not results else []
-    if aside:
-        waived = sum(v.waived for v in results if v.status == "pass")
-        parts.append(f"{_many(aside, 'passes', 'pass')} with {_many(waived, 'waived check', 'waived checks')}")
-    if n["fail"]:
-        waived = sum(v.waived for v in results if v.status == "fail")
-        more = f" (besides {_many(waived, 'waived check', 'waived checks')})" if waived else ""
-        parts.append(_many(n["fail"], "fails", "fail") + more)
-    if n["refused"]:
-        parts.append(f"{n['refused']} refused")
-    if n["unsupported"]:
-        parts.append(f"{n['unsupported']} not supported yet")
-    line(f"validate: {_many(len(results), 'host', 'hosts')}: {', '.join(parts)}", "bold")
-
-
-def _many(number: int, one: str, more: str) -> str:
-    return f"{number} {one if number == 1 else more}"
+    parts = []
+    for status, word in (
+        ("pass", "pass"),
+        ("fail", "fail"),
+        ("refused", "refused"),
+        ("unsupported", "not supported yet"),
+    ):
+        among = [v.waived for v in results if v.status == status and v.waived]
+        checks = f"{sum(among)} waived check{'s' if sum(among) != 1 else ''}"
+        aside = f" ({len(among)} of them with {checks})" if among else ""
+        parts += [f"{n[status]} {word}{aside}"] if n[status] else []
+    line(f"validate: {len(results)} hosts: {', '.join(parts) or 'none'}", "bold")
