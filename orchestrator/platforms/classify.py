@@ -30,7 +30,7 @@ from orchestrator.platforms.tables import Choice, Missing, Tables, load
 
 _NOTHING: list[Statement] = []
 _encode = msgspec.json.Encoder().encode
-_all_but_log = attrgetter(*(name for name in Signals.__struct_fields__ if name != "kernel_log"))
+_all_but_log_and_dmi = attrgetter(*(name for name in Signals.__struct_fields__ if name not in ("kernel_log", "dmi")))
 
 Choices = tuple[tuple[tuple[Condition, ...], str], ...]
 
@@ -250,7 +250,10 @@ class Classifier:
             log = of_arch.gatherer.telling(log)
         outside = [get(facts) for get in self.tables.outside_signals]
         try:
-            key = _encode((_all_but_log(facts.signals), log, family, boot_stack, outside))
+            dmi = of_arch.gatherer.telling_dmi(facts.signals.dmi, self.tables.whole_dmi)
+            key = _encode(
+                (_all_but_log_and_dmi(facts.signals), log, bool(facts.signals.dmi), dmi, family, boot_stack, outside)
+            )
         except UnicodeEncodeError:  # texts that never were JSON
             return self._conclude(facts, arch, family, boot_stack)
         platform = self._seen.get(key)

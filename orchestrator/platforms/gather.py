@@ -69,6 +69,8 @@ class Gatherer:
             }
             if keys:
                 self._dictionaries.append((attrgetter(path), keys))
+            if first == "dmi":
+                self._dmi = keys
 
     def _of_scalars(self, values: tuple[Any, ...]) -> tuple[Hit, ...]:
         found: list[Hit] = []
@@ -114,6 +116,11 @@ class Gatherer:
         """Those lines of a kernel log that match a row."""
         matches = self._log
         return [line for line in log if matches[line]]
+
+    def telling_dmi(self, dmi: Mapping[str, str], whole: frozenset[str]) -> list[tuple[str, str]]:
+        """What of DMI can matter: firmware names and numbers of single machines match no row."""
+        matches = self._dmi
+        return [(k, v) for k, v in dmi.items() if k in whole or (k in matches and v and matches[k][v])]
 
     def gather(self, facts: Facts, aside: list[Evidence]) -> list[Hit]:
         """Rows that match and whose conditions hold, highest rank first, each row once (with the first of its texts).

@@ -62,6 +62,9 @@ class Tables:
     family_like: Mapping[str, str]
     boot_rows: tuple[Choice, ...]
     whole_log: bool  # something looks at the kernel log as a whole; otherwise lines that match no row change nothing
+    whole_dmi: frozenset[
+        str
+    ]  # fields of DMI that count whatever they say; of the others only texts that match a row do
     outside_signals: tuple[Callable[[Facts], Any], ...]  # what else is read, but for family and boot stack
 
 
@@ -105,6 +108,15 @@ def _fields_read(data: Mapping[str, Any]) -> set[str]:
         names.update(_fields_of(row))
         names.update(condition["field"] for condition in _conditions_of(row))
     return names
+
+
+_IN_PRODUCTS = frozenset(("sys_vendor", "product_name", "product_version"))
+
+
+def _conditions_fields(data: Mapping[str, Any]) -> set[str]:
+    rows = [*data["rows"], *data["unseen"], *data["families"]["rows"], *data["boot_stacks"]]
+    named = {condition["field"] for row in rows for condition in _conditions_of(row)}
+    return named | {name for row in data["unseen"] for name in _fields_of(row)}
 
 
 def _whole_log(data: Mapping[str, Any]) -> bool:
@@ -151,6 +163,7 @@ def compile_tables(data: Mapping[str, Any], sources: Mapping[str, Any]) -> Table
         family_like=_by_name(data["families"]["like"]),
         boot_rows=_choices(data["boot_stacks"], "stack"),
         whole_log=_whole_log(data),
+        whole_dmi=_IN_PRODUCTS | {name[4:] for name in _conditions_fields(data) if name.startswith("dmi.")},
         outside_signals=(attrgetter("distribution.version_id"), *outside_signals(_fields_read(data))),
     )
 

@@ -325,3 +325,22 @@ def test_a_line_is_judged_like_a_document(tmp_path, recorded, change, refused):
     _, found = stream(str(path))
     assert found == facts_from(encode(document), document["host"])
     assert isinstance(found, HostProblem) is refused
+
+
+def test_firmware_that_names_each_machine_does_not_make_each_its_own_case():
+    """Asset tags and firmware versions match no row; the tag of a cloud does, and the vendor always counts."""
+    import msgspec
+
+    from orchestrator.platforms.classify import classify
+    from tests.builders import debian
+
+    def host(**dmi):
+        facts = debian()
+        signals = msgspec.structs.replace(facts.signals, dmi={"sys_vendor": "Dell Inc.", "product_name": "R650", **dmi})
+        return msgspec.structs.replace(facts, signals=signals)
+
+    one, two = host(chassis_asset_tag="A-1", bios_version="1.2"), host(chassis_asset_tag="A-2", bios_version="1.3")
+    assert classify(one) is classify(two)
+    azure = classify(host(chassis_asset_tag="7783-7084-3265-9085-8269-3286-77"))
+    assert azure is not classify(one) and azure != classify(one)
+    assert classify(host(sys_vendor="HPE")) != classify(one)
