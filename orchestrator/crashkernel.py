@@ -161,7 +161,8 @@ def _of_ranges(text: str, ram: int) -> int:
             return 0
         at = end
         if start <= total < limit:
-            return size if "@" not in text[at:] or _memparse(text, text.index("@", at) + 1)[1] > text.index("@", at) + 1 else 0  # fmt: skip
+            offset = text.find("@", at) + 1  # 0: there is none
+            return 0 if offset and _memparse(text, offset)[1] == offset else size
         if text[at : at + 1] != ",":
             return 0
         at += 1

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -18,6 +20,12 @@ class Exit(IntEnum):
     INVALID = 5  # policy, inventory, facts or plan is not valid; nothing was touched
     STALE = 6  # the plan was made for a state that a host has left
     INTERRUPTED = 130
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A suggestion for a word that does not exist; empty where nothing is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
+from orchestrator.checks.run import verdict
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import HostPlan
 from orchestrator.documents.verdict import Check, Verdict
@@ -23,11 +24,11 @@ def _lapsed(waiver: Waiver) -> str:
     return f"the waiver {waiver.id} of {waiver.approver} has expired on {waiver.expires}"
 
 
-def waive(verdict: Verdict, judged: Judged, waivers: Waivers, features: Features) -> Verdict:
+def waive(found: Verdict, judged: Judged, waivers: Waivers, features: Features) -> Verdict:
     """The verdict with the waivers that apply to this host."""
     context = Context(judged.facts, judged.platform, features)
     checks: list[Check] = []
-    for check in verdict.checks:
+    for check in found.checks:
         waiver = None
         if check.verdict in _BAD:
             # A host that is refused is waived by the id of the refusal, or of the rule that took it.
@@ -43,11 +44,11 @@ def waive(verdict: Verdict, judged: Judged, waivers: Waivers, features: Features
             checks.append(msgspec.structs.replace(check, evidence=f"{check.evidence}; {_lapsed(waiver)}"))
     waived = sum(c.verdict == "waived" for c in checks)
     bad = any(c.verdict in ("fail", "unknown") for c in checks)
-    status = verdict.status
+    status = found.status
     if status in ("fail", "refused"):
         refused = any(c.verdict == "refused" for c in checks)
         status = "refused" if refused else "fail" if bad else "pass"
-    return msgspec.structs.replace(verdict, checks=checks, waived=waived, status=status)
+    return msgspec.structs.replace(found, checks=checks, waived=waived, status=status)
 
 
 def waive_plan(plan: HostPlan, judged: Judged, waivers: Waivers, features: Features) -> HostPlan:
@@ -69,7 +70,13 @@ def waive_plan(plan: HostPlan, judged: Judged, waivers: Waivers, features: Featu
 
 def plan_host(pipeline: Pipeline, facts: Facts, waivers: Waivers) -> HostPlan:
     """The plan of one host, with the waivers that apply to it."""
-    plan = pipeline.plan(facts)
-    return (
-        waive_plan(plan, pipeline.judge(facts), waivers, pipeline.decider.knowledge.features) if waivers.all else plan
-    )
+    judged = pipeline.judge(facts)
+    plan = pipeline.planner.plan_host(facts, judged.platform, judged.decision)
+    return waive_plan(plan, judged, waivers, pipeline.decider.knowledge.features) if waivers.all else plan
+
+
+def judge_host(pipeline: Pipeline, facts: Facts, waivers: Waivers | None) -> Verdict:
+    """The verdict on one host, with the waivers that apply to it."""
+    judged = pipeline.judge(facts)
+    found = verdict(pipeline.planner, facts, judged.platform, judged.decision)
+    return waive(found, judged, waivers, pipeline.decider.knowledge.features) if waivers is not None else found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.errors import Exit, InvalidInput
+from orchestrator.errors import Exit, InvalidInput, Problem
 
 if TYPE_CHECKING:
     from orchestrator.fleet.collect import Collected, HostProblem
@@ -287,7 +287,6 @@ def gather(hosts: Hosts, targets: Sequence[str]) -> Collected:
 
 def report_problems(problems: Sequence[HostProblem]) -> None:
     """Hosts that could not be asked, on stderr: what, where, why, what to do."""
-    from orchestrator.errors import Problem
     from orchestrator.reports.text import clean
 
     for p in problems:
@@ -306,6 +305,13 @@ def exit_code(
     if any(p.status == "unreachable" for p in problems):
         return Exit.UNREACHABLE
     return Exit.PENDING if pending else Exit.OK
+
+
+def finding_data(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    """Findings about files for JSON output."""
+    from dataclasses import asdict
+
+    return [asdict(p) for p in problems]
 
 
 def problem_data(problems: Sequence[HostProblem]) -> list[dict[str, str]]:

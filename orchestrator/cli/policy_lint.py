@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.common import format_option, write_json
+from orchestrator.cli.common import finding_data, format_option, write_json
 from orchestrator.errors import Exit, PolicyError, Problem
 
 
@@ -38,33 +38,13 @@ def command(files: tuple[str, ...], strict: bool, output: str) -> int:
     bad = any(p.severity in counts for _, problems in results for p in problems)
     styles = {"error": "red", "warning": "yellow", "note": "dim"}
     if output == "json":
-        write_json(
-            {
-                "format_version": FORMAT_VERSION,
-                "files": [
-                    {
-                        "file": file,
-                        "problems": [
-                            {
-                                "id": p.id,
-                                "severity": p.severity,
-                                "where": p.where,
-                                "what": p.what,
-                                "why": p.why,
-                                "fix": p.fix,
-                            }
-                            for p in problems
-                        ],
-                    }
-                    for file, problems in results
-                ],
-            }
-        )
+        found = [{"file": file, "problems": finding_data(problems)} for file, problems in results]
+        write_json({"format_version": FORMAT_VERSION, "files": found})
     else:
         for file, problems in results:
             for problem in problems:
                 for text in problem.lines():
                     line(text, styles[problem.severity])
-            found = [f"{n} {s}s" for s in styles if (n := sum(p.severity == s for p in problems))]
-            line(f"{file}: {', '.join(found) or 'fine'}", "green" if not found else "")
+            counted = [f"{n} {s}s" for s in styles if (n := sum(p.severity == s for p in problems))]
+            line(f"{file}: {', '.join(counted) or 'fine'}", "green" if not counted else "")
     return Exit.INVALID if bad else Exit.OK

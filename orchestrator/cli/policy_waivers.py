@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.common import PolicyChoice, format_option, policy_options, write_json
+from orchestrator.cli.common import PolicyChoice, finding_data, format_option, policy_options, write_json
 from orchestrator.errors import Exit
 
 
@@ -45,11 +45,7 @@ def command(files: tuple[str, ...], chosen: PolicyChoice, output: str) -> int:
             }
             for w in found.all
         ]
-        told = [
-            {"id": p.id, "severity": p.severity, "where": p.where, "what": p.what, "why": p.why, "fix": p.fix}
-            for p in problems
-        ]
-        write_json({"format_version": FORMAT_VERSION, "waivers": entries, "problems": told})
+        write_json({"format_version": FORMAT_VERSION, "waivers": entries, "problems": finding_data(problems)})
     else:
         for signer in dict.fromkeys(f"{w.file.name}: {w.file.signer}" for w in found.all if w.file.signer):
             line(f"signed: {signer}", "dim")

@@ -27,19 +27,14 @@ from orchestrator.cli.common import (
 @format_option("table", "json", "jsonl")
 def command(hosts: Hosts, chosen: PolicyChoice, output: str) -> int:
     """Check, with evidence, that kdump is armed as decided. Read-only."""
-    from orchestrator.checks.run import verdict
-    from orchestrator.checks.waive import waive
+    from orchestrator.checks.waive import judge_host
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.reports.plans import counts, tally, verdicts
 
     pipeline = chosen.pipeline()
     waivers = chosen.waiver_set(pipeline)
     found = gather(hosts, pipeline.targets())
-    results = []
-    for facts in found.facts:
-        judged = pipeline.judge(facts)
-        result = verdict(pipeline.planner, facts, judged.platform, judged.decision)
-        results.append(waive(result, judged, waivers, pipeline.decider.knowledge.features))
+    results = [judge_host(pipeline, facts, waivers) for facts in found.facts]
     if output == "json":
         write_json(
             {

@@ -13,7 +13,7 @@ from orchestrator.bootloaders import grub
 from orchestrator.bootloaders.base import NextBoot
 from orchestrator.cmdline import check_safe, ensure, key_of, split, without
 from orchestrator.distros.base import Capture
-from orchestrator.documents.decision import Decision, DumpTarget
+from orchestrator.documents.decision import Decision, DumpTarget, Settings
 from orchestrator.documents.facts import Facts, FileFact
 from orchestrator.documents.plan import DesiredFile, DesiredState
 from orchestrator.documents.platform import Platform
@@ -124,7 +124,7 @@ class Debian:
             return DesiredState(supported=False, why_not=why)
         s, d = decision.settings, self.data
         if not s.enabled:
-            return self._without(facts)
+            return self._without(facts, s)
         config = self._config(facts)
         if any(v is None for k, v in config.items() if k.startswith("KDUMP_CMDLINE")):
             why = f"{d['config']} computes the capture command line in shell: it cannot be changed safely"
@@ -198,7 +198,7 @@ class Debian:
             out.append(("SSH_KEY", target.key))
         return out
 
-    def _without(self, facts: Facts) -> DesiredState:
+    def _without(self, facts: Facts, s: Settings) -> DesiredState:
         """No kdump: the service off, nothing on the command line. What is not installed needs nothing."""
         d = self.data
         there = d["config"] in facts.files
@@ -209,7 +209,7 @@ class Debian:
             DesiredFile(path=d["grub_snippet"], text=grub.snippet([], [*d["boot_owned"], "fadump"]), why=why),
         ]
         return DesiredState(
-            supported=True, enabled=False, files=files, boot_remove=["crashkernel", "fadump"], service=d["service"]
+            supported=True, enabled=False, files=files, boot_remove=list(s.boot_remove), service=d["service"]
         )
 
 

@@ -8,6 +8,9 @@ from orchestrator.documents.base import Document
 #: The three layers, in the order in which they run. The names are used everywhere.
 LAYERS = ("crash_kexec_post_notifiers", "custom_handler", "kdump_reset")
 
+#: Kinds of dump target that are no directory of the running system; a policy names one of them as a key.
+PLACES = ("filesystem", "raw", "nfs", "ssh")
+
 
 class Clause(Document, frozen=True, kw_only=True):
     """One clause of a match: what was asked, what the host has, and the answer (``None`` = cannot be told)."""

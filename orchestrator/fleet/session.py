@@ -14,14 +14,12 @@ from datetime import UTC, datetime
 import msgspec
 
 from orchestrator.bootloaders.grub import trial_problem
-from orchestrator.checks.run import verdict
-from orchestrator.checks.waive import waive
-from orchestrator.documents.facts import Facts
+from orchestrator.checks.waive import judge_host
 from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Outcome, Verdict
+from orchestrator.fleet.act import Part, transact
 from orchestrator.fleet.act import reboot as reboot_hosts
 from orchestrator.fleet.act import rollback as roll_back_hosts
-from orchestrator.fleet.act import transact
 from orchestrator.fleet.collect import Collected, from_hosts
 from orchestrator.fleet.rollout import may_reboot, too_many, waves
 from orchestrator.fleet.runner import Progress, Whom
@@ -76,15 +74,8 @@ class Run:
         out = Applied()
         ready = self._ready(now, out)
         if self.check:
-            work = [h for h in ready if h.changes and not self._tries(h)]
-            out.outcomes += (
-                transact(self.whom, work, self.plan.hash, check=True, progress=self.progress) if work else []
-            )
-            tried = [h for h in ready if self._tries(h)]
-            if tried:
-                out.outcomes += transact(
-                    self.whom, tried, self.plan.hash, check=True, progress=self.progress, part="trial"
-                )
+            out.outcomes += self._transact([h for h in ready if h.changes and not self._tries(h)])
+            out.outcomes += self._transact([h for h in ready if self._tries(h)], "trial")
         else:
             failed = 0
             rollout = self.plan.rollout
@@ -96,6 +87,11 @@ class Run:
                 failed += self._wave(wave, out)
         out.outcomes.sort(key=lambda o: o.host)
         return out
+
+    def _transact(self, hosts: list[HostPlan], part: Part = "whole") -> list[Outcome]:
+        if not hosts:
+            return []
+        return transact(self.whom, hosts, self.plan.hash, check=self.check, progress=self.progress, part=part)
 
     def _ready(self, now: Collected, out: Applied) -> list[HostPlan]:
         """The hosts that change and are still what the plan was made for."""
@@ -116,8 +112,7 @@ class Run:
         trying = [h for h in wave if self._tries(h)]
         names = {h.host for h in trying}
         rest = [h for h in wave if h.host not in names]
-        work = [h for h in rest if h.changes]
-        outcomes = transact(self.whom, work, self.plan.hash, progress=self.progress) if work else []
+        outcomes = self._transact([h for h in rest if h.changes])
         done = {o.host for o in outcomes if o.state in ("committed", "nothing")}
         needing = [h for h in rest if h.reboot and (h.host in done or not h.changes)]
         if self.reboot and needing:
@@ -135,33 +130,24 @@ class Run:
         if settled:
             again = from_hosts(self.whom, self.pipeline.targets(), hosts=settled)
             for facts in again.facts:
-                result = self._verdict(facts)
+                result = judge_host(self.pipeline, facts, self.waivers)
                 out.verdicts.append(result)
                 bad |= {facts.host} if result.status == "fail" else set()
             bad |= set(settled) - {f.host for f in again.facts}
         return len(bad)
-
-    def _verdict(self, facts: Facts) -> Verdict:
-        judged = self.pipeline.judge(facts)
-        result = verdict(self.pipeline.planner, facts, judged.platform, judged.decision)
-        features = self.pipeline.decider.knowledge.features
-        return result if self.waivers is None else waive(result, judged, self.waivers, features)
 
     def _tries(self, host: HostPlan) -> bool:
         return self.reboot and self.trial and steps.trial(host) is not None
 
     def _try(self, hosts: list[HostPlan], out: Applied) -> list[Outcome]:
         """Trial, reboot, look, and only then the default. A host that may not be rebooted now is left alone."""
-        held = {h.host: why for h in hosts if (why := may_reboot(h, self.clock()))}
-        out.reboot_held |= held
+        held = self._held(hosts, out)
         going = {h.host: h for h in hosts if h.host not in held}
         outcomes = {h: Outcome(host=h, state="nothing") for h in held}
-        if not going:
-            return list(outcomes.values())
-        first = transact(self.whom, going.values(), self.plan.hash, progress=self.progress, part="trial")
+        first = self._transact(list(going.values()), "trial")
         outcomes |= {o.host: o for o in first}
         names = sorted(o.host for o in first if o.state == "committed")
-        answers = reboot_hosts(self.whom, names, progress=self.progress, once=True) if names else {}
+        answers = self._boot(names, once=True)
         wrong: dict[str, Trouble] = {
             n: Trouble("the host did not come back from the boot with the new arguments", why, back=False)
             for n in names
@@ -169,15 +155,12 @@ class Run:
         }
         booted = [n for n in names if n not in wrong]
         wrong |= self._look_at_trial([going[n] for n in booted], out) if booted else {}
-        good = [going[n] for n in booted if n not in wrong]
-        if good:
-            for second in transact(self.whom, good, self.plan.hash, progress=self.progress, part="confirm"):
-                before = outcomes[second.host]
-                if second.state == "committed":
-                    outcomes[second.host] = _confirmed(before, second)
-                else:
-                    why = "; ".join(v for k, v in (second.error or {}).items() if k != "fix") or second.state
-                    wrong[second.host] = Trouble("the tried arguments could not be made the default", why, True)
+        for second in self._transact([going[n] for n in booted if n not in wrong], "confirm"):
+            if second.state == "committed":
+                outcomes[second.host] = _confirmed(outcomes[second.host], second)
+            else:
+                why = "; ".join(v for k, v in (second.error or {}).items() if k != "fix") or second.state
+                wrong[second.host] = Trouble("the tried arguments could not be made the default", why, True)
         if wrong:
             answer = roll_back_hosts(self.whom, sorted(wrong), progress=self.progress)
             back = {o.host: o for o in answer}
@@ -197,7 +180,7 @@ class Run:
             if problem := trial_problem(steps.trial(plan) or {}, facts):
                 wrong[plan.host] = Trouble("the host does not run the new boot arguments", problem)
                 continue
-            result = self._verdict(facts)
+            result = judge_host(self.pipeline, facts, self.waivers)
             bad = [c for c in result.checks if c.verdict in ("fail", "unknown") and c.id not in _AFTERWARDS]
             if bad or result.status in ("refused", "unsupported"):
                 why = "; ".join(f"{c.id}: {c.evidence}" for c in bad) or result.status
@@ -205,14 +188,22 @@ class Run:
                 out.verdicts.append(result)
         return wrong
 
+    def _held(self, hosts: list[HostPlan], out: Applied) -> dict[str, str]:
+        """Hosts that the policy does not let reboot now, and why."""
+        held = {h.host: why for h in hosts if (why := may_reboot(h, self.clock()))}
+        out.reboot_held |= held
+        return held
+
+    def _boot(self, names: list[str], *, once: bool = False) -> dict[str, str]:
+        return reboot_hosts(self.whom, names, progress=self.progress, once=once) if names else {}
+
     def _reboot(
         self, needing: list[HostPlan], outcomes: list[Outcome], out: Applied
     ) -> tuple[list[Outcome], list[HostPlan]]:
         """Reboot what may be rebooted now. Returns the outcomes with their reboots, and the hosts that still wait."""
-        held = {h.host: why for h in needing if (why := may_reboot(h, self.clock()))}
-        out.reboot_held |= held
+        held = self._held(needing, out)
         names = [h.host for h in needing if h.host not in held]
-        answers = reboot_hosts(self.whom, names, progress=self.progress) if names else {}
+        answers = self._boot(names)
         outcomes = [_rebooted(o, answers) for o in outcomes]
         known = {o.host for o in outcomes}
         outcomes += [_rebooted(Outcome(host=h, state="nothing"), answers) for h in names if h not in known]

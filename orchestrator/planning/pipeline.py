@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from orchestrator.documents.decision import Decision
+from orchestrator.documents.decision import PLACES, Decision
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import HostPlan
 from orchestrator.documents.platform import Platform
@@ -71,5 +71,5 @@ class Pipeline:
         """Every dump target that some rule names; the probe looks at them."""
         settings = [*(r.settings for r in self.policy.rules), *(o.settings for o in self.policy.overrides)]
         wishes = [s.get("target", {}) for s in settings]
-        found = {w.get("path", "") for w in wishes if not {"filesystem", "raw", "nfs", "ssh"} & w.keys()}
+        found = {w.get("path", "") for w in wishes if w.keys().isdisjoint(PLACES)}
         return sorted({"/var/crash", *found} - {""})

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from orchestrator.documents.facts import (
     Target,
 )
 from orchestrator.documents.platform import Platform
-from orchestrator.errors import InvalidInput
+from orchestrator.errors import InvalidInput, did_you_mean
 from orchestrator.knowledge.load import Knowledge
 from orchestrator.platforms import tables
 
@@ -144,8 +143,7 @@ def _put(kind: Any, node: Any, rest: str, value: Any) -> Any:
         fields = {f.name: f.type for f in msgspec.structs.fields(kind)}
         head, _, tail = rest.partition(".")
         if head not in fields:
-            close = difflib.get_close_matches(head, fields, n=1)
-            fix = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(fields)}"
+            fix = did_you_mean(head, fields) or f"known here: {', '.join(fields)}"
             raise InvalidInput(f"there is no fact {head[:80]!r}", why=f"{kind.__name__} has no such field", fix=fix)
         node = {} if node is None else node
         node[head] = _put(fields[head], node.get(head), tail, value)

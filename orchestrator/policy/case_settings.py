@@ -6,9 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.documents.base import to_builtins
-from orchestrator.documents.decision import Settings
+from orchestrator.documents.decision import PLACES, Settings
 
-_PLACES = ("filesystem", "raw", "nfs", "ssh")
 _NOTIFIERS = {True: "on", False: "off", None: "kept"}
 
 #: Fields of :class:`Settings` → names in a policy, where the value is the same and empty means "left alone".
@@ -41,7 +40,7 @@ def flat(s: Settings) -> dict[str, Any]:
         "crashkernel": list(s.reservation.arguments),
         "reserved": s.reservation.wanted,
         "target": target.kind or None,
-        **{f"target.{kind}": target.place if target.kind == kind else None for kind in _PLACES},
+        **{f"target.{kind}": target.place if target.kind == kind else None for kind in PLACES},
         "target.path": target.path or None,
         "target.key": target.key or None,
         **{f"sysctls.{name}": value for name, value in s.sysctls.items()},

@@ -25,7 +25,6 @@ from orchestrator.yamlmarks import Path as YamlPath
 from orchestrator.yamlmarks import load as load_yaml
 
 MANUAL = "docs/testing-policies.md"
-_MAX_DEPTH = 64
 _MAX_PROBLEMS = 50  # of one file; a file that is something else altogether would have thousands
 
 

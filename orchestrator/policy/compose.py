@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.documents.decision import PLACES
 from orchestrator.errors import InvalidInput, PolicyError, Problem
 from orchestrator.policy.schema import check_schema
 from orchestrator.resources import data_path, data_root
@@ -23,7 +24,7 @@ Verify = Callable[[Path, bytes], str]
 
 #: Keys of which one excludes the others: a stronger policy that sets one takes the others of a weaker one away.
 _EXCLUSIVE = {
-    "target": frozenset({"path", "filesystem", "raw", "nfs", "ssh", "key"}),
+    "target": frozenset({"path", "key", *PLACES}),
     "reservation": frozenset({"crashkernel", "table", "size"}),
 }
 _ONLY_COMPUTED = frozenset({"placement", "extra", "low", "deltas"})  # of a reservation that is not given verbatim

@@ -121,7 +121,7 @@ class Decider:
             fadump = rule.settings.get("fadump") in ("on", "nocma")
             basis = k.sizer.basis(rule.settings.get("reservation", {}), context, fadump)
             refusals = self._unmet(rule, overrides, context) + on_layers.forbidden_wishes(rule, row, layers[A], k)
-            refusals += [_trouble(trouble, rule, k) for trouble in basis.troubles]
+            refusals += [_unmet("reservation", trouble.what, trouble, rule, k) for trouble in basis.troubles]
             strategy, refusal = on_layers.choose(rule, row, alternatives, unproven)
             refusals += [refusal] if refusal else []
         acting = not refusals
@@ -132,7 +132,7 @@ class Decider:
             notes = list(row.data.get("notes", [])) + [g.data["note"] for g in guards if "note" in g.data]
         else:
             decided = on_layers.passive(layers, states, k)
-            settings = _disabled(rule) if acting else Settings()
+            settings = on_settings.disabled(rule.settings) if acting else Settings()
         decision = Decision(
             outcome=("audit" if rule.level == "audit" else "act") if acting else "refuse",
             rule=rule.id,
@@ -156,41 +156,27 @@ class Decider:
         for limit in asked(self._limits, rule.settings):
             if limit.match.test(context) is True:
                 place = next((o for o in reversed(overrides) if limit.hit(o.settings)), rule)
-                out.append(_limit_refusal(limit, place, self.knowledge))
+                what = f"the policy asks for {limit.setting}, which this host cannot do"
+                out.append(_unmet(limit.id, what, limit, place, self.knowledge))
         return out
 
     def _refusals(self, rule: Rule, row: Row, guards: list[Row], facts: Facts, platform: Platform) -> list[Refusal]:
-        out = []
         words = {"role": platform.role, "arch": platform.arch, "hypervisor": platform.hypervisor}
-        for entry in (row, *guards):
-            refuse = entry.data.get("refuse")
-            if refuse and (not rule.disable or refuse.get("always")):
-                out.append(
-                    Refusal(
-                        id=entry.id,
-                        what=refuse["what"].format(**words),
-                        why=refuse["why"],
-                        fix=refuse["fix"],
-                        where=entry.where,
-                        sources=self.knowledge.cite(entry.data.get("sources", [])),
-                    )
-                )
-        if (
-            "requires" in row.data
-            and not rule.disable
-            and self.knowledge.features[row.data["requires"]["feature"]](facts) is not True
-        ):
-            need = row.data["requires"]
-            out.append(
-                Refusal(
-                    id=row.id,
-                    what=need["what"],
-                    why=need["why"],
-                    fix=need["fix"],
-                    where=row.where,
-                    sources=self.knowledge.cite(row.data.get("sources", [])),
-                )
+        reasons = [(entry, entry.data["refuse"]) for entry in (row, *guards) if "refuse" in entry.data]
+        if (need := row.data.get("requires")) and self.knowledge.features[need["feature"]](facts) is not True:
+            reasons.append((row, need))
+        out = [
+            Refusal(
+                id=entry.id,
+                what=reason["what"].format(**words),
+                why=reason["why"],
+                fix=reason["fix"],
+                where=entry.where,
+                sources=self.knowledge.cite(entry.data.get("sources", [])),
             )
+            for entry, reason in reasons
+            if not rule.disable or reason.get("always")
+        ]
         if rule.refuse:
             details = "; ".join(c.why for c in platform.contradictions)
             out.append(
@@ -218,35 +204,10 @@ def ram_of(facts: Facts) -> int | None:
     return round_ram(memory) if memory else None
 
 
-def _disabled(rule: Rule) -> Settings:
-    reboot = rule.settings.get("reboot", {})
-    return msgspec.structs.replace(
-        on_settings.DISABLED,
-        reboot_allowed=reboot.get("allowed", "window" if "windows" in reboot else "always"),
-        reboot_windows=list(reboot.get("windows", [])),
-    )
-
-
-def _limit_refusal(limit: Limit, place: Rule | Override, knowledge: Knowledge) -> Refusal:
-    return Refusal(
-        id=limit.id,
-        what=f"the policy asks for {limit.setting}, which this host cannot do",
-        why=limit.why,
-        fix=limit.fix,
-        where=place.where,
-        sources=knowledge.cite(limit.sources),
-    )
-
-
-def _trouble(trouble: Trouble, rule: Rule, knowledge: Knowledge) -> Refusal:
-    return Refusal(
-        id="reservation",
-        what=trouble.what,
-        why=trouble.why,
-        fix=trouble.fix,
-        where=rule.where,
-        sources=knowledge.cite(trouble.sources),
-    )
+def _unmet(id: str, what: str, data: Limit | Trouble, place: Rule | Override, knowledge: Knowledge) -> Refusal:
+    """A wish of the policy, written at ``place``, that a host cannot meet."""
+    sources = knowledge.cite(data.sources)
+    return Refusal(id=id, what=what, why=data.why, fix=data.fix, where=place.where, sources=sources)
 
 
 def replace_reservation(decision: Decision, reservation: Reservation) -> Decision:

@@ -9,9 +9,7 @@ from orchestrator.errors import Problem
 from orchestrator.knowledge.load import Knowledge
 from orchestrator.policy.limits import Limit, asked
 from orchestrator.policy.load import Override, Policy, Rule
-from orchestrator.policy.space import Space, Undecided, Witness
-
-Place = Rule | Override
+from orchestrator.policy.space import Place, Space, Undecided, Witness
 
 
 def settings_problems(policy: Policy, space: Space, knowledge: Knowledge, thorough: bool = True) -> list[Problem]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from orchestrator.documents.decision import LAYERS
 from orchestrator.documents.matrix import Matrix, MatrixCase, MatrixCell
 from orchestrator.knowledge.load import Knowledge, Row
@@ -31,24 +33,22 @@ def _case(rule: Rule, row: Row, example: str, knowledge: Knowledge, ordinary: bo
     )  # fmt: skip
     refuse = row.data.get("refuse", {})
 
-    def said(outcome: str, **more: object) -> MatrixCase:
-        return MatrixCase(**{**{f: getattr(base, f) for f in base.__struct_fields__}, "outcome": outcome, **more})
-
     if refuse and (not rule.disable or refuse.get("always")):
-        return said("refuse", why=refuse["why"])
+        return msgspec.structs.replace(base, why=refuse["why"])
     if rule.refuse:
-        return said("refuse", why=rule.refuse)
+        return msgspec.structs.replace(base, why=rule.refuse)
     if rule.disable:
-        return said("disable", why=rule.disable)
+        return msgspec.structs.replace(base, outcome="disable", why=rule.disable)
     unproven = bool(rule.settings.get("allow_unproven", False))
     alternatives = [on_layers.judge(n, row.data["layers"][n], row, None, unproven, knowledge) for n in LAYERS]
     strategy, refusal = on_layers.choose(rule, row, alternatives, unproven)
     refusals = [refusal] if refusal else on_layers.forbidden_wishes(rule, row, row.data["layers"][A], knowledge)
     if refusals:
-        return said("refuse", why=refusals[0].why)
+        return msgspec.structs.replace(base, why=refusals[0].why)
     needs = row.data.get("requires", {}).get("feature", "")
     outcome = "audit" if rule.level == "audit" else "act"
-    return said(outcome, strategy=strategy, layers=_layers(rule, row, strategy), needs=needs)
+    layers = _layers(rule, row, strategy)
+    return msgspec.structs.replace(base, outcome=outcome, strategy=strategy, layers=layers, needs=needs)
 
 
 def _ordinary(arch: str, hypervisor: str, policy: Policy, knowledge: Knowledge) -> tuple[str, str]:

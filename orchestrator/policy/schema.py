@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from functools import cache
 from typing import Any
 
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, did_you_mean
 from orchestrator.resources import read_text
 from orchestrator.yamlmarks import Marked
 
@@ -53,8 +52,7 @@ def _choices(schema: Any, root: Any) -> list[str]:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else "known here: " + ", ".join(known)
+    return did_you_mean(word, known) or "known here: " + ", ".join(known)
 
 
 def _unknown_keys(error: Any, marked: Marked, path: tuple[Any, ...], here: str) -> list[Problem]:

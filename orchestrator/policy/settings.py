@@ -8,13 +8,24 @@ from typing import Any
 
 from orchestrator.cmdline import ensure, key_of, without
 from orchestrator.crashkernel import parse_size
-from orchestrator.documents.decision import LAYERS, DumpTarget, Layer, Settings
+from orchestrator.documents.decision import LAYERS, PLACES, DumpTarget, Layer, Settings
 from orchestrator.knowledge.load import Knowledge, Row
 
 _NOTIFIERS = LAYERS[0]
 
-#: What a host without kdump must not have on its next command line.
-DISABLED = Settings(enabled=False, boot_remove=["crashkernel", "fadump"], fadump="")
+
+def _reboots(s: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Whether the host may be rebooted, and in which windows."""
+    wish = s.get("reboot", {})
+    return wish.get("allowed", "window" if "windows" in wish else "always"), list(wish.get("windows", []))
+
+
+def disabled(s: Mapping[str, Any]) -> Settings:
+    """The settings of a host that is to have no kdump: what its next command line must not have."""
+    allowed, windows = _reboots(s)
+    return Settings(
+        enabled=False, boot_remove=["crashkernel", "fadump"], reboot_allowed=allowed, reboot_windows=windows
+    )
 
 
 def _is_reset(argument: str, reset: list[str]) -> bool:
@@ -45,7 +56,7 @@ def _capture(
 
 def dump_target(wish: Mapping[str, Any]) -> DumpTarget:
     """The target of a policy's ``target`` setting."""
-    kind = next((k for k in ("filesystem", "raw", "nfs", "ssh") if k in wish), "path" if "path" in wish else "")
+    kind = next((k for k in PLACES if k in wish), "path" if "path" in wish else "")
     return DumpTarget(kind=kind, place=wish.get(kind, "") if kind != "path" else "", path=wish.get("path", ""), key=wish.get("key", ""))  # fmt: skip
 
 
@@ -55,7 +66,8 @@ def make(s: Mapping[str, Any], row: Row, guards: list[Row], layers: list[Layer],
     on = layers[0].state == "on"
     # Where the kernel turns the layer on by itself and it is merely kept, nothing has to be written anywhere.
     kept = layers[0].forced and row.data["layers"][_NOTIFIERS].get("default") == "keep"
-    dump, actions, retention, reboot = (s.get(k, {}) for k in ("dump", "actions", "retention", "reboot"))
+    dump, actions, retention = (s.get(k, {}) for k in ("dump", "actions", "retention"))
+    reboot_allowed, reboot_windows = _reboots(s)
     fadump = s.get("fadump", "")
     return Settings(
         post_notifiers=None if kept else on,
@@ -74,6 +86,6 @@ def make(s: Mapping[str, Any], row: Row, guards: list[Row], layers: list[Layer],
         sysctls={name: str(value) for name, value in sorted(s.get("sysctls", {}).items())},
         fadump=fadump,
         early=s.get("early"),
-        reboot_allowed=reboot.get("allowed", "window" if "windows" in reboot else "always"),
-        reboot_windows=list(reboot.get("windows", [])),
+        reboot_allowed=reboot_allowed,
+        reboot_windows=reboot_windows,
     )

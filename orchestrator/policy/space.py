@@ -26,7 +26,7 @@ from orchestrator.policy.load import Override, Rule
 from orchestrator.policy.match import compile_match
 from orchestrator.policy.worlds import World, world
 
-__all__ = ["ARCHES", "HYPERVISORS", "Space", "Undecided", "Witness", "cells"]
+__all__ = ["ARCHES", "HYPERVISORS", "Place", "Space", "Undecided", "Witness", "cells"]
 
 Match = Mapping[str, Any]
 Place = Rule | Override

@@ -6,7 +6,6 @@ A waiver is about one check, or about one rule of the policy or one refusal. Exp
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import InvalidInput, PolicyError, Problem
+from orchestrator.errors import InvalidInput, PolicyError, Problem, did_you_mean
 from orchestrator.knowledge.load import Knowledge
 from orchestrator.policy.compose import PolicyFile, Verify, decode, read_bytes
 from orchestrator.policy.context import Cell, View
@@ -94,11 +93,6 @@ def rule_ids(policy: Policy | None, knowledge: Knowledge) -> set[str]:
     return found | PLANNING | {"reservation"} | ({r.id for r in policy.rules} if policy is not None else set())
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
-
-
 class _Reader:
     def __init__(self, file: PolicyFile, knowledge: Knowledge, checks: Iterable[str], policy: Policy | None) -> None:
         self.file, self.marked = file, file.marked
@@ -136,7 +130,7 @@ class _Reader:
     def _about(self, data: Mapping[str, Any], path: YamlPath) -> None:
         """The check or rule must be there: a waiver with a misspelt one would silently waive nothing."""
         if (check := data.get("check")) is not None and check not in self.checks:
-            fix = _nearest(check, self.checks) or "see docs/checks.md"
+            fix = did_you_mean(check, sorted(self.checks)) or "see docs/checks.md"
             if check in self.rules:
                 fix = f"it is a rule or a refusal: write rule: {check}"
             self.problem("W003", (*path, "check"), f"there is no check {check!r}", "checks are named by their ids", fix)
@@ -148,7 +142,10 @@ class _Reader:
             self.problem("W004", where, what, why, "name the rule that takes the host: kdo explain HOST")
             return
         why = f"neither the policy {self.policy.name!r} nor the knowledge data has it"
-        fix = _nearest(rule, self.rules) or "kdo explain HOST shows the ids; of another policy: name it with -p"
+        fix = (
+            did_you_mean(rule, sorted(self.rules))
+            or "kdo explain HOST shows the ids; of another policy: name it with -p"
+        )
         if rule in self.checks:
             fix = f"it is a check: write check: {rule}"
         self.problem("W004", where, what, why, fix)

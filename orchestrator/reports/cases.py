@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.documents.decision import Clause
 from orchestrator.planning.cases import CaseResult, FileResult, Matched, Uncovered
+from orchestrator.reports.hosts import clause_tree
 from orchestrator.reports.text import diff, line
 
-_MARK = {True: "✓", False: "✗", None: "?"}
 _ANSWER = {True: "matches", False: "does not match", None: "cannot be told"}
 _STYLE = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
@@ -48,15 +47,7 @@ def _rule(rule: Matched) -> None:
     line(f"  {rule.what}: {rule.id} {word}  [{rule.where}]", "dim")
     if not rule.clauses:
         line("      it has no clauses: it takes every host that is left")
-    _clauses(rule.clauses, 6)
-
-
-def _clauses(clauses: Sequence[Clause], indent: int) -> None:
-    for c in clauses:
-        wanted = f" {c.wanted}" if c.wanted else ""
-        actual = f"  (is: {c.actual})" if c.actual else ""
-        line(" " * indent + f"{_MARK[c.result]} {c.field}{wanted}{actual}")
-        _clauses(c.parts, indent + 2)
+    clause_tree(rule.clauses, 6)
 
 
 def coverage(uncovered: Sequence[Uncovered], hit: int, of: int, required: bool) -> None:

@@ -51,12 +51,13 @@ def _cite(sources: Sequence[Source], indent: int) -> None:
         line(" " * indent + f"source: {s.title}", "dim")
 
 
-def _clauses(clauses: Sequence[Clause], indent: int) -> None:
+def clause_tree(clauses: Sequence[Clause], indent: int) -> None:
+    """Every clause with the host's value and the answer."""
     for c in clauses:
         wanted = f" {c.wanted}" if c.wanted else ""
         actual = f"  (is: {c.actual})" if c.actual else ""
         line(" " * indent + f"{_MARK[c.result]} {c.field}{wanted}{actual}")
-        _clauses(c.parts, indent + 2)
+        clause_tree(c.parts, indent + 2)
 
 
 def explained(facts: Facts, platform: Platform, decision: Decision, summary: str, signers: Sequence[str] = ()) -> None:
@@ -71,7 +72,7 @@ def explained(facts: Facts, platform: Platform, decision: Decision, summary: str
     for rule in decision.trace:
         verdict = "matches" if rule.matched else "cannot be told" if rule.matched is None else "does not match"
         line(f"  {_MARK[rule.matched]} {rule.id}: {verdict}  [{rule.where}]", "green" if rule.matched else "dim")
-        _clauses(rule.clauses, 6)
+        clause_tree(rule.clauses, 6)
     line()
     if decision.refusals:
         line("decision: refused, nothing is touched", "bold red")

@@ -224,3 +224,7 @@ class Shop(object):
         if status != 0:
             raise CommandError(name, "it ended with status %d" % status, output)
         return output
+
+    def unit_state(self, unit):
+        """What systemctl is-enabled says: enabled, disabled, masked, not-found, …"""
+        return self.run("unit-state", unit)[1].split("\n")[-1].strip()

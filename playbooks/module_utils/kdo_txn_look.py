@@ -189,13 +189,13 @@ class Look(object):
 
     def _service_disable(self, step):
         self._commands("unit-state", "unit-enable", "unit-disable")
-        return self.shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip() == "enabled"
+        return self.shop.unit_state(step["unit"]) == "enabled"
 
     def _service_enable(self, step):
         self._commands("unit-state", "unit-enable", "unit-disable")
         if self.coming:
             return True
-        state = self.shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip()
+        state = self.shop.unit_state(step["unit"])
         if state.startswith("masked"):
             raise Refused(
                 "%s cannot be enabled" % step["unit"], "somebody masked it", "unmask it if that was not meant"

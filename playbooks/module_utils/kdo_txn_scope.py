@@ -189,7 +189,7 @@ def take(tree, shop, tx, number, change):
     units = {}
     for step in change["steps"]:
         if step["op"] in _SERVICES:
-            units[step["unit"]] = shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip()
+            units[step["unit"]] = shop.unit_state(step["unit"])
     fsync_dir(tx.before)
     tx.write_json(
         "manifest.json",

@@ -72,19 +72,19 @@ class Doer(object):
         return "changed", ""
 
     def _service_enable(self, _index, step):
-        if self.shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip() == "enabled":
+        if self.shop.unit_state(step["unit"]) == "enabled":
             return "unchanged", ""
         output = self.shop.must("unit-enable", step["unit"])
-        state = self.shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip()
+        state = self.shop.unit_state(step["unit"])
         if state not in ("enabled", "enabled-runtime", "alias", "static", "generated"):
             raise StepError("%s is still not enabled" % step["unit"], output)
         return "changed", output
 
     def _service_disable(self, _index, step):
-        if self.shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip() == "disabled":
+        if self.shop.unit_state(step["unit"]) == "disabled":
             return "unchanged", ""
         output = self.shop.must("unit-disable", step["unit"])
-        state = self.shop.run("unit-state", step["unit"])[1].split("\n")[-1].strip()
+        state = self.shop.unit_state(step["unit"])
         if state not in ("disabled", "masked", "not-found"):
             raise StepError("%s is still %s" % (step["unit"], state), output)
         return "changed", output

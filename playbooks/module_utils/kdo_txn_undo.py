@@ -185,7 +185,7 @@ class Undo(object):
     def _unit(self, unit, before):
         if before not in ("enabled", "disabled") or not self.shop.has("unit-state"):
             return
-        now = self.shop.run("unit-state", unit)[1].split("\n")[-1].strip()
+        now = self.shop.unit_state(unit)
         if now == before or now not in ("enabled", "disabled"):
             return
         self.shop.must("unit-enable" if before == "enabled" else "unit-disable", unit)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.checks import waive as waivers
 from orchestrator.documents.plan import Change, HostPlan, Rollout
 from orchestrator.documents.verdict import Outcome, Verdict
 from orchestrator.fleet import session
@@ -91,13 +92,13 @@ class World:
         monkeypatch.setattr(session, "transact", self.transact)
         monkeypatch.setattr(session, "reboot_hosts", self.reboot)
         monkeypatch.setattr(session, "from_hosts", lambda _w, _t, hosts: Collected([self.facts[h] for h in hosts], []))
-        monkeypatch.setattr(session, "verdict", self.verdict)
+        monkeypatch.setattr(waivers, "verdict", self.verdict)
 
-    def transact(self, _whom, work, _hash, *, check=False, progress=None):
+    def transact(self, _whom, work, _hash, *, check=False, progress=None, part="whole"):
         self.changed.append([h.host for h in work])
         return [Outcome(host=h.host, state="undone" if h.host in self.bad else "committed") for h in work]
 
-    def reboot(self, _whom, hosts, *, progress=None):
+    def reboot(self, _whom, hosts, *, progress=None, once=False):
         self.rebooted += hosts
         return dict.fromkeys(hosts, "")
 

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator import hostside
 from orchestrator.bootloaders.grub import left_over, no_trial, trial_problem
+from orchestrator.checks import waive as waivers
 from orchestrator.documents.facts import GrubConfig
 from orchestrator.documents.plan import Rollout
 from orchestrator.documents.verdict import Check, Outcome, Verdict
@@ -140,8 +141,9 @@ class World:
     def __init__(self, monkeypatch, facts, **trouble):
         self.facts = {f.host: f for f in facts}
         self.trouble, self.log = trouble, []
-        for name in ("transact", "from_hosts", "verdict"):
+        for name in ("transact", "from_hosts"):
             monkeypatch.setattr(session, name, getattr(self, name))
+        monkeypatch.setattr(waivers, "verdict", self.verdict)
         monkeypatch.setattr(session, "reboot_hosts", self.reboot)
         monkeypatch.setattr(session, "roll_back_hosts", self.rollback)
 
