@@ -38,8 +38,20 @@ def read_assignments(text: str) -> dict[str, tuple[str | None, int]]:
     return result
 
 
+def edited(text: str, path: str, operation: str, what: Sequence[Any], what_not: Sequence[str]) -> str:
+    """The text of a file after an editing step, made by the code that the host itself runs."""
+    members = {"settings": "settings", "assign": "assignments"}
+    step: dict[str, Any] = {"op": operation, "path": path}
+    if operation == "arguments":
+        step |= {"ensure": list(what), "remove": list(what_not)}
+    else:
+        step[members[operation]] = list(what)
+    data: bytes = load("kdo_txn_files").edited(text.encode("utf-8", "surrogateescape"), step)
+    return data.decode("utf-8", "surrogateescape")
+
+
 def edit_error() -> type[Exception]:
-    """The error that the two functions above raise."""
+    """The error that the functions above raise."""
     error: type[Exception] = load("kdo_edit").EditError
     return error
 

@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One module per boot stack: how the arguments of the next boot are read and set."""
+"""One module per boot stack: how the arguments of the next boot are read, set, and tried once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from orchestrator.bootloaders import bls, grub
-from orchestrator.bootloaders.base import NextBoot
+from orchestrator.bootloaders.base import NextBoot, Stack
+from orchestrator.bootloaders.bls import Bls
+from orchestrator.bootloaders.grub import Grub
 from orchestrator.documents.facts import Facts
 
-_READERS: dict[str, Callable[[Facts], NextBoot]] = {"grub": grub.next_boot, "grub-bls": bls.next_boot}
+STACKS: dict[str, Stack] = {"grub": Grub(), "grub-bls": Bls()}
 
 
 def next_boot(stack: str, facts: Facts) -> NextBoot:
     """What boots next, read by the stack's own module."""
-    reader = _READERS.get(stack)
-    if reader is None:
+    found = STACKS.get(stack)
+    if found is None:
         return NextBoot(False, f"the boot stack {stack!r} cannot be read yet")
-    return reader(facts)
+    return found.next_boot(facts)
+
+
+def trial_problem(step: dict[str, object], facts: Facts) -> str:
+    """Why a host does not run its trial as it should, whichever stack made the step; empty if it does."""
+    for stack in STACKS.values():
+        if step.get("name") in stack.trials:
+            return stack.trial_problem(step, facts)
+    return "this version does not know how the trial was made"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from orchestrator.bootloaders.base import NextBoot
+from orchestrator.bootloaders.base import NextBoot, Stack
 from orchestrator.bootloaders.grub import default_choice
 from orchestrator.cmdline import split
 from orchestrator.documents.facts import Facts
@@ -92,3 +92,13 @@ def next_boot(facts: Facts) -> NextBoot:
     if not kernel:
         return NextBoot(False, f"{entry.path} names no kernel")
     return NextBoot(True, "", entry.title, kernel, release or entry.fields.get("version", ""), split(options))
+
+
+class Bls(Stack):
+    """GRUB that reads loader entries."""
+
+    place = "/boot/loader/entries"
+
+    def next_boot(self, facts: Facts) -> NextBoot:
+        """The entry that boots next, with its arguments as the kernel will get them."""
+        return next_boot(facts)

@@ -10,15 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
-from orchestrator.bootloaders.base import NextBoot
-from orchestrator.cmdline import check_safe, key_of, split, values
+from orchestrator.bootloaders.base import BootPlan, NextBoot, Stack, gone, try_step
+from orchestrator.cmdline import check_safe, key_of, split
 from orchestrator.documents.facts import Facts, GrubConfig
+from orchestrator.documents.plan import Change, DesiredFile, DesiredState
+from orchestrator.edits import file_change
 
-STEP = "grub-regenerate"
-CONFIG = "/boot/grub/grub.cfg"
 CUSTOM = "/boot/grub/custom.cfg"
+SNIPPET = "/etc/default/grub.d/zz-kdump-orchestrator.cfg"
+DEFAULTS = "/etc/default/grub"
+_NONE_WANTED = "no kdump is wanted on this host"
 _TRIAL = "kdump-orchestrator-trial-"  # how the host side names the entry of a trial
 _TRIAL_BLOCK = "### BEGIN kdump-orchestrator trial "
 
@@ -80,6 +84,93 @@ def _find(entries: list[_Entry], choice: str) -> _Entry | None:
     return found
 
 
+class Grub(Stack):
+    """GRUB whose menu is generated from ``/etc/default/grub`` and what lies beside it."""
+
+    place = "grub.cfg"
+    trials = ("grub-trial",)
+
+    def next_boot(self, facts: Facts) -> NextBoot:
+        """The entry that boots next: a one-shot choice first, then the saved or fixed default."""
+        return next_boot(facts)
+
+    def plan(
+        self, facts: Facts, desired: DesiredState, boot: NextBoot, wrong: list[str], data: Mapping[str, Any]
+    ) -> BootPlan:
+        """Our file beside the others where the family has such a directory, else the arguments in the one that it has."""
+        (file,) = self.files(facts, desired, data)
+        fact = facts.files.get(file.path)
+        # The next boot is right without a file of ours: leave it alone.
+        change = None if file.text is not None and not wrong and fact is None else file_change(file, fact)
+        changes = [change] if change is not None else []
+        forgotten = self.left_over(facts)
+        if not wrong and not changes and not forgotten:
+            return BootPlan()
+        why = "; ".join(wrong) or ("its source has changed" if changes else forgotten)
+        step = {"op": "action", "name": data["regenerate"]}
+        changes.append(Change(kind="boot", what=f"regenerate {PurePosixPath(data['config']).name}", why=why, step=step))
+        expect = [_words(desired, data["config"])] if wrong or len(changes) > 1 else []
+        trial = try_step("grub-trial", desired) if expect and data.get("trial") else {}
+        return BootPlan(changes, expect, trial)
+
+    def files(self, facts: Facts, desired: DesiredState, data: Mapping[str, Any]) -> list[DesiredFile]:
+        """One file, which sets the keys that are ours."""
+        return [_file(desired, data)]
+
+    def no_trial(self, facts: Facts) -> str:
+        """GRUB must be able to choose an entry once, and to read one of ours."""
+        lines, env = facts.boot.grub.lines, facts.boot.grub.env
+        if not any(line.startswith("save_env next_entry") for line in lines):
+            return "grub.cfg knows no choice for one boot (next_entry)"
+        if not any("custom.cfg" in line for line in lines):
+            return "grub.cfg does not read custom.cfg (41_custom)"
+        if any(line.startswith("blscfg") for line in lines):
+            return "grub.cfg takes its entries from elsewhere (blscfg)"
+        once = env.get("next_entry") or ""
+        if once and not once.startswith(_TRIAL):
+            return "somebody has already chosen an entry for the next boot"
+        return ""
+
+    def left_over(self, facts: Facts) -> str:
+        """A choice of ours that nobody took back, or an entry of ours in custom.cfg."""
+        if (facts.boot.grub.env.get("next_entry") or "").startswith(_TRIAL):
+            return "boot arguments on trial are chosen for the next boot"
+        file = facts.files.get(CUSTOM)
+        if file is not None and _TRIAL_BLOCK in (file.text or ""):
+            return f"{CUSTOM} holds the entry of a trial that was never confirmed"
+        return ""
+
+    def key(self, facts: Facts) -> Any:
+        """The files that arguments are kept in, and what trials depend on."""
+        found = [facts.files.get(path) for path in (SNIPPET, DEFAULTS)]
+        files = tuple([(f.text, f.sha256, f.mode, f.redacted) if f is not None else None for f in found])
+        return files, self.no_trial(facts), self.left_over(facts)
+
+    def trial_problem(self, step: Mapping[str, Any], facts: Facts) -> str:
+        """Also: GRUB must have cleared its choice while booting."""
+        if (facts.boot.grub.env.get("next_entry") or "").startswith(_TRIAL):
+            return "GRUB did not clear its choice for one boot, and would repeat it"
+        return super().trial_problem(step, facts)
+
+
+def _file(desired: DesiredState, data: Mapping[str, Any]) -> DesiredFile:
+    why = "exactly one crashkernel= remains on the next boot's command line" if desired.enabled else _NONE_WANTED
+    if "snippet" in data:
+        return DesiredFile(path=data["snippet"], text=snippet(desired.boot_ensure, desired.boot_owned), why=why)
+    owned = [*desired.boot_owned, *gone(desired)]
+    return DesiredFile(path=data["defaults"], ensure=desired.boot_ensure, remove=owned, why=why)
+
+
+def _words(desired: DesiredState, config: str) -> dict[str, Any]:
+    """What every entry of the generated menu must say."""
+    keys = [key_of(a) for a in desired.boot_ensure]
+    once = {f"{key_of(a)}=": a for a in desired.boot_ensure if "=" in a and keys.count(key_of(a)) == 1}
+    present = [a for a in desired.boot_ensure if f"{key_of(a)}=" not in once]
+    absent = [word for key in gone(desired) for word in (key, f"{key}=")]
+    words = {"kind": "words", "path": config, "line_prefix": "linux", "once": once, "present": present}
+    return {**words, "absent": absent}
+
+
 def next_boot(facts: Facts) -> NextBoot:
     """The entry that boots next: a one-shot choice first, then the saved or fixed default."""
     config = facts.boot.grub
@@ -139,51 +230,3 @@ done
 {text}set +f
 unset kdo_kept kdo_word
 {added}"""
-
-
-def trial_step(words: Mapping[str, Any]) -> dict[str, Any]:
-    """The step that tries arguments for one boot, from what is expected of grub.cfg once they are the default."""
-    ensure = [*words.get("once", {}).values(), *words.get("present", [])]
-    remove = [word for word in words.get("absent", []) if not word.endswith("=")]
-    return {"op": "action", "name": "grub-trial", "ensure": ensure, "remove": remove}
-
-
-def no_trial(facts: Facts) -> str:
-    """Why arguments cannot be tried for one boot, as far as it can be seen from here; the host looks at the rest."""
-    lines, env = facts.boot.grub.lines, facts.boot.grub.env
-    if not any(line.startswith("save_env next_entry") for line in lines):
-        return "grub.cfg knows no choice for one boot (next_entry)"
-    if not any("custom.cfg" in line for line in lines):
-        return "grub.cfg does not read custom.cfg (41_custom)"
-    if any(line.startswith("blscfg") for line in lines):
-        return "grub.cfg takes its entries from elsewhere (blscfg)"
-    once = env.get("next_entry") or ""
-    if once and not once.startswith(_TRIAL):
-        return "somebody has already chosen an entry for the next boot"
-    return ""
-
-
-def left_over(facts: Facts) -> str:
-    """What a trial left that was neither confirmed nor rolled back; empty if nothing (or if it cannot be seen)."""
-    if (facts.boot.grub.env.get("next_entry") or "").startswith(_TRIAL):
-        return "boot arguments on trial are chosen for the next boot"
-    file = facts.files.get(CUSTOM)
-    if file is not None and _TRIAL_BLOCK in (file.text or ""):
-        return f"{CUSTOM} holds the entry of a trial that was never confirmed"
-    return ""
-
-
-def trial_problem(step: Mapping[str, Any], facts: Facts) -> str:
-    """Why the host does not run the trial as it should; empty if it does."""
-    if (facts.boot.grub.env.get("next_entry") or "").startswith(_TRIAL):
-        return "GRUB did not clear its choice for one boot, and would repeat it"
-    wanted: dict[str, list[str]] = {key_of(word): [] for word in step["remove"]}
-    for argument in step["ensure"]:
-        wanted.setdefault(key_of(argument), [])
-    for argument in step["ensure"]:
-        wanted[key_of(argument)].append(argument.partition("=")[2])
-    for key, there in wanted.items():
-        if values(facts.kernel.cmdline, key) != there:
-            have = " ".join(f"{key}={v}" if v else key for v in values(facts.kernel.cmdline, key)) or f"no {key}"
-            return f"the running kernel has {have}: it was not started from the trial entry"
-    return ""

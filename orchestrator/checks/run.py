@@ -31,7 +31,7 @@ def verdict(planner: Planner, facts: Facts, platform: Platform, decision: Decisi
             evidence="decided and explained only",
         )
         return Verdict(host=facts.host, status="unsupported", platform=line, strategy=decision.strategy, checks=[note])
-    desired = family.desired(kept, facts, platform, boot)
+    desired = planner.desired(kept, facts, platform, boot)
     if not desired.supported:
         note = Check(id="unsupported", title=desired.why_not, verdict="skip", evidence="decided and explained only")
         return Verdict(host=facts.host, status="unsupported", platform=line, strategy=decision.strategy, checks=[note])

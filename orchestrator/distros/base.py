@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.bootloaders.base import NextBoot
 from orchestrator.documents.decision import Decision
@@ -28,6 +29,9 @@ class Capture:
 
 class Family(Protocol):
     """One module of this package."""
+
+    def boot(self, stack: str) -> Mapping[str, Any] | None:
+        """What knowledge says of a boot stack on this family; None where it is not one of its stacks."""
 
     def capture(self, facts: Facts, platform: Platform, boot: NextBoot) -> Capture:
         """The present state."""

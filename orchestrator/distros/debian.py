@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 from orchestrator import hostside
-from orchestrator.bootloaders import grub
 from orchestrator.bootloaders.base import NextBoot
 from orchestrator.cmdline import check_safe, ensure, key_of, split, without
 from orchestrator.distros.base import Capture
@@ -52,6 +51,11 @@ class Debian:
         table = self.data["capture_default"]
         return list(table.get(arch, table["*"]))
 
+    def boot(self, stack: str) -> Mapping[str, Any] | None:
+        """What knowledge says of a boot stack on this family."""
+        found: Mapping[str, Any] | None = self.data["boot"].get(stack)
+        return found
+
     def capture(self, facts: Facts, platform: Platform, boot: NextBoot) -> Capture:
         """The present state: configuration, image, and what is loaded."""
         config = self._config(facts)
@@ -92,8 +96,6 @@ class Debian:
             return f"distribution {platform.distribution or 'unknown'} is not supported yet (Debian and Ubuntu are)"
         if platform.distribution_version and compare(platform.distribution_version, release["min"]) < 0:
             return f"{platform.distribution} {platform.distribution_version} is older than {release['min']}"
-        if platform.boot_stack != "grub":
-            return f"the boot stack {platform.boot_stack} is not supported yet on this family (GRUB is)"
         if facts.distribution.read_only_root:
             return "the root filesystem is read-only"
         return ""
@@ -156,11 +158,6 @@ class Debian:
                 package=d["package"] if missing else "",
                 why="the capture kernel gets the arguments of the strategy",
             ),
-            DesiredFile(
-                path=d["grub_snippet"],
-                text=grub.snippet(boot_ensure, d["boot_owned"]),
-                why="exactly one crashkernel= remains on the next boot's command line",
-            ),
         ]
         knobs = {}
         if s.post_notifiers is not None:
@@ -178,6 +175,7 @@ class Debian:
             files=files,
             boot_ensure=boot_ensure,
             boot_remove=[] if s.boot_ensure else list(s.boot_remove),
+            boot_owned=list(d["boot_owned"]),
             capture_arguments=capture,
             service=d["service"],
             knobs=knobs,
@@ -204,12 +202,13 @@ class Debian:
         there = d["config"] in facts.files
         wanted = [("USE_KDUMP", "0")] if there and self._config(facts).get("USE_KDUMP") != "0" else []
         why = "no kdump is wanted on this host"
-        files = [
-            DesiredFile(path=d["config"], assignments=wanted, why=why),
-            DesiredFile(path=d["grub_snippet"], text=grub.snippet([], [*d["boot_owned"], "fadump"]), why=why),
-        ]
         return DesiredState(
-            supported=True, enabled=False, files=files, boot_remove=list(s.boot_remove), service=d["service"]
+            supported=True,
+            enabled=False,
+            files=[DesiredFile(path=d["config"], assignments=wanted, why=why)],
+            boot_remove=list(s.boot_remove),
+            boot_owned=[*d["boot_owned"], "fadump"],
+            service=d["service"],
         )
 
 

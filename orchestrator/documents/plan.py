@@ -10,11 +10,14 @@ from orchestrator.documents.decision import Layer, Refusal
 
 
 class DesiredFile(Document, frozen=True, kw_only=True):
-    """A file as it should be: whole text, or assignments of shell variables in a file that somebody else owns."""
+    """A file as it should be: its whole text, or what is to be edited in a file that somebody else owns."""
 
     path: str
     text: str | None = None
-    assignments: list[tuple[str, str]] = []
+    assignments: list[tuple[str, str]] = []  # shell variables
+    settings: list[tuple[str, str | None]] = []  # lines of "key value"; None = not there
+    ensure: list[str] = []  # kernel arguments, each exactly once under its key
+    remove: list[str] = []  # keys of kernel arguments that must not be there
     mode: str = "0644"
     package: str = ""  # package that brings the file when it is not there yet
     why: str = ""
@@ -30,6 +33,7 @@ class DesiredState(Document, frozen=True, kw_only=True):
     files: list[DesiredFile] = []
     boot_ensure: list[str] = []  # arguments that the next boot must have, each exactly once
     boot_remove: list[str] = []  # keys that the next boot must not have
+    boot_owned: list[str] = []  # keys that are ours: taken off wherever else they stand
     capture_arguments: list[str] = []  # the whole list to append to the capture kernel's command line
     service: str = ""
     knobs: dict[str, str] = {}  # absolute path → value, now
@@ -44,6 +48,7 @@ class Change(Document, frozen=True, kw_only=True):
     why: str
     diff: str = ""
     step: dict[str, Any] = {}
+    default: bool = False  # it makes boot arguments the default of every boot
 
 
 class StateRow(Document, frozen=True, kw_only=True):
@@ -70,6 +75,9 @@ class HostPlan(Document, frozen=True, kw_only=True):
     action: str = "none"  # the smallest that suffices: none | knob | reload | rebuild | reboot
     changes: list[Change] = []
     expect: list[dict[str, Any]] = []
+    boot_expect: list[dict[str, Any]] = []  # what holds of the boot configuration once the arguments are the default
+    family: str = ""  # whose tools the host side drives
+    trial: dict[str, Any] = {}  # the step that tries the new boot arguments for one boot; empty = nothing to try
     reboot: bool = False
     reboot_why: str = ""
     reboot_allowed: str = "always"  # always | window | never

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from orchestrator.bootloaders.grub import CONFIG as GRUB_CONFIG
 from orchestrator.documents.base import FORMAT_VERSION
 from orchestrator.documents.plan import HostPlan
 from orchestrator.documents.verdict import Outcome
@@ -33,21 +32,17 @@ def change_document(plan: HostPlan, plan_hash: str, part: Part = "whole") -> byt
         "id": plan_hash,
         "title": f"{plan.strategy} for {plan.host}",
         "steps": [c.step for c in plan.changes],
-        "expect": plan.expect,
+        "expect": [*plan.boot_expect, *plan.expect],
+        "family": plan.family,
     }
     step = steps.trial(plan) if part != "whole" else None
     if step is not None:
         first, second = steps.trial_parts(plan, step)
-        default = [e for e in plan.expect if e.get("path") == GRUB_CONFIG]
         if part == "trial":
-            change |= {
-                "id": trial_id(plan_hash),
-                "steps": first,
-                "expect": [e for e in plan.expect if e not in default],
-            }
+            change |= {"id": trial_id(plan_hash), "steps": first, "expect": plan.expect}
             change["title"] += ", boot arguments on trial"
         else:
-            change |= {"steps": second, "expect": default, "confirms": trial_id(plan_hash)}
+            change |= {"steps": second, "expect": plan.boot_expect, "confirms": trial_id(plan_hash)}
             change["title"] += ", trial confirmed"
     return base64.b64encode(msgspec.json.encode(change))
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from orchestrator.bootloaders.grub import trial_problem
+from orchestrator.bootloaders import trial_problem
 from orchestrator.checks.waive import judge_host
 from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Outcome, Verdict

@@ -47,6 +47,7 @@ class Knowledge:
     sizer: Sizer
     limits: tuple[Limit, ...]
     families: Mapping[str, Any]
+    reported_stacks: Mapping[str, str]
     unsupported: frozenset[str]
     hash: str
 
@@ -136,6 +137,7 @@ def knowledge(directory: Path | None = None) -> Knowledge:
             sizer=Sizer(data["reservations"], features),
             limits=tuple(_limit(entry, features) for entry in data["limits"]["limits"]),
             families=data["families"]["families"],
+            reported_stacks=data["families"]["reported_stacks"],
             unsupported=frozenset(data["families"]["unsupported"]),
             hash=digest(data),
         )

@@ -18,6 +18,7 @@ from orchestrator.documents.decision import Decision
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import HostPlan
 from orchestrator.documents.platform import Platform
+from orchestrator.edits import text_after
 from orchestrator.errors import InvalidInput
 from orchestrator.planning.plan import Planner
 from orchestrator.policy.case_settings import flat, flatten
@@ -171,19 +172,18 @@ class Compare:
         family = self.planner.families.get(self.platform.family)
         if family is None:
             return {}, f"the distribution family {self.platform.family} is not supported yet"
-        desired = family.desired(decision, self.facts, self.platform, boot)
+        desired = self.planner.desired(decision, self.facts, self.platform, boot)
         if not desired.supported:
             return {}, desired.why_not
-        out = {}
-        for file in desired.files:
-            if file.text is not None:
-                out[file.path] = file.text
-            elif file.assignments:
-                fact = self.facts.files.get(file.path)
-                try:
-                    out[file.path] = hostside.assign((fact.text or "") if fact else "", file.assignments)
-                except hostside.edit_error() as e:
-                    return out, f"{file.path} cannot be edited safely: {e}"
+        out: dict[str, str] = {}
+        stack = bootloaders.STACKS[self.platform.boot_stack]
+        for file in [*desired.files, *stack.files(self.facts, desired, family.boot(self.platform.boot_stack) or {})]:
+            try:
+                text = text_after(file, self.facts.files.get(file.path))
+            except hostside.edit_error() as e:
+                return out, f"{file.path} cannot be edited safely: {e}"
+            if text is not None:
+                out[file.path] = text
         return out, ""
 
     def _files(self, wanted: dict[str, dict[str, Any]]) -> None:

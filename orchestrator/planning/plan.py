@@ -7,12 +7,14 @@ crash_kexec_post_notifiers: it must never be on before a capture kernel that exp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from orchestrator import __version__, bootloaders, hostside
-from orchestrator.bootloaders.base import NextBoot
+from orchestrator.bootloaders.base import BootPlan, NextBoot, Stack
 from orchestrator.cmdline import key_of, values
 from orchestrator.crashkernel import format_size, reserved_by
 from orchestrator.distros import families
@@ -22,11 +24,11 @@ from orchestrator.documents.decision import Decision, Refusal
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import Change, DesiredState, HostPlan, Plan, Rollout, StateRow
 from orchestrator.documents.platform import Platform
+from orchestrator.edits import text_after
 from orchestrator.knowledge.load import Knowledge
 from orchestrator.planning import steps
-from orchestrator.planning.changes import NOTIFIERS, assigned, knob_changes
 from orchestrator.planning.fingerprint import fingerprint
-from orchestrator.planning.rows import missing, rows
+from orchestrator.planning.rows import NOTIFIERS, missing, rows
 from orchestrator.policy.decide import ram_of, replace_reservation
 from orchestrator.policy.load import Policy
 
@@ -44,6 +46,7 @@ class Planner:
 
     def __init__(self, knowledge: Knowledge) -> None:
         self.families = families(knowledge.families)
+        self.reported = knowledge.reported_stacks
         # Hosts that agree in everything that planning looks at share one plan; the values keep the objects alive
         # whose identities are part of the keys.
         self._plans: dict[Any, tuple[HostPlan, Decision, DesiredState]] = {}
@@ -66,21 +69,36 @@ class Planner:
                 f"the distribution family {platform.family} is not supported yet: decided and explained, never touched"
             )
             return _unsupported(_blank(platform, decision, []), why)
-        desired = family.desired(decision, facts, platform, boot)
+        desired = self.desired(decision, facts, platform, boot)
         if not desired.supported:
             return _unsupported(_blank(platform, decision, []), desired.why_not)
         if obstacle := _obstacle(facts, desired, boot):
             return _blank(platform, decision, [obstacle])
+        stack = bootloaders.STACKS[platform.boot_stack]
         capture = family.capture(facts, platform, boot)
-        key = _key(facts, platform, decision, desired, boot, capture)
+        key = (*_key(facts, platform, decision, desired, boot, capture), stack.key(facts))
         found = self._plans.get(key)
         if found is None:
             if len(self._plans) > 20_000:
                 self._plans.clear()
             make = self._changes if desired.enabled else self._disable
-            plan = make(_blank(platform, decision, []), facts, decision, desired, boot, capture)
-            found = self._plans[key] = (plan, decision, desired)
+            base = msgspec.structs.replace(_blank(platform, decision, []), family=platform.family)
+            view = View(facts, decision, desired, boot, capture, stack, family.boot(platform.boot_stack) or {})
+            found = self._plans[key] = (make(base, view), decision, desired)
         return found[0]
+
+    def desired(self, decision: Decision, facts: Facts, platform: Platform, boot: NextBoot) -> DesiredState:
+        """The wanted state in the words of the host's family, which must be one of :attr:`families`."""
+        family = self.families[platform.family]
+        if family.boot(platform.boot_stack) is None:
+            return DesiredState(supported=False, why_not=self._no_stack(platform))
+        return family.desired(decision, facts, platform, boot)
+
+    def _no_stack(self, platform: Platform) -> str:
+        reported = self.reported.get(platform.boot_stack)
+        if reported is not None:
+            return str(reported)
+        return f"the boot stack {platform.boot_stack} is not supported yet on this family"
 
     def keep_reservation(self, decision: Decision, facts: Facts, boot: NextBoot) -> tuple[Decision, list[Refusal]]:
         """Keep a sufficient reservation that is already there; refuse one that the kernel would turn into nothing."""
@@ -96,35 +114,37 @@ class Planner:
             found = self._kept[key] = (*_reservation(decision, present, ram), decision)
         return found[0], found[1]
 
-    def _changes(
-        self, base: HostPlan, facts: Facts, decision: Decision, desired: DesiredState, boot: NextBoot, capture: Capture
-    ) -> HostPlan:
-        changes: list[Change] = []
+    def _changes(self, base: HostPlan, v: View) -> HostPlan:
+        facts, desired, changes = v.facts, v.desired, list[Change]()
         if desired.packages:
             step = {"op": "package-install", "names": list(desired.packages)}
             names = ", ".join(desired.packages)
             changes.append(Change(kind="package", what=f"install {names}", why="kdump needs it", step=step))
-        more, expect = steps.files_and_boot(facts, desired, boot)
-        changes += more + steps.image(capture) + steps.service(facts, desired)
-        reboot_why = steps.reboot_reason(facts, decision.settings.reservation.wanted)
-        reload_why = steps.reload_reason(facts, desired, capture, [c.kind for c in changes])
+        more, planned = steps.files_and_boot(facts, desired, v.boot, v.stack, v.data)
+        if planned.obstacle is not None:
+            return msgspec.structs.replace(base, refusals=[*base.refusals, planned.obstacle])
+        changes += [*more, *planned.changes, *steps.image(v.capture), *steps.service(facts, desired)]
+        reboot_why = steps.reboot_reason(facts, v.decision.settings.reservation.wanted)
+        reload_why = steps.reload_reason(facts, desired, v.capture, [c.kind for c in changes])
+        expect: list[dict[str, Any]] = []
         if reload_why and not reboot_why:
             if refusal := _no_reload(facts):
                 return msgspec.structs.replace(base, refusals=[*base.refusals, refusal])
             change, loaded = steps.reload(reload_why)
             changes.append(change)
             expect.append(loaded)
-        changes += knob_changes(facts, desired)
-        base = _noted(base, facts, changes, reboot_why)
-        table = rows(facts, desired, decision, boot, capture)
-        return _finished(base, decision, desired, changes, expect, reboot_why, table)
+        changes += steps.knob_changes(facts, desired)
+        table = rows(facts, desired, v.decision, v.boot, v.capture)
+        return _finished(base, v, planned, changes, expect, reboot_why, table)
 
-    def _disable(
-        self, base: HostPlan, facts: Facts, decision: Decision, desired: DesiredState, boot: NextBoot, capture: Capture
-    ) -> HostPlan:
+    def _disable(self, base: HostPlan, v: View) -> HostPlan:
         """The way to no kdump at all. The capture kernel goes last: until then a crash is still dumped."""
-        changes, expect = steps.files_and_boot(facts, desired, boot)
-        changes += steps.service(facts, desired)
+        facts = v.facts
+        changes, planned = steps.files_and_boot(facts, v.desired, v.boot, v.stack, v.data)
+        if planned.obstacle is not None:
+            return msgspec.structs.replace(base, refusals=[*base.refusals, planned.obstacle])
+        changes += [*planned.changes, *steps.service(facts, v.desired)]
+        expect: list[dict[str, Any]] = []
         if facts.kexec.crash_loaded:
             if refusal := _no_reload(facts):
                 return msgspec.structs.replace(base, refusals=[*base.refusals, refusal])
@@ -133,14 +153,21 @@ class Planner:
             expect.append(loaded)
         reserved = facts.kexec.crash_size
         why = f"{format_size(reserved)} stay set aside until the next boot" if reserved else ""
-        base = _noted(base, facts, changes, why)
-        table = rows(facts, desired, decision, boot, capture)[:1]
-        return _finished(base, decision, desired, changes, expect, why, table)
+        table = rows(facts, v.desired, v.decision, v.boot, v.capture)[:1]
+        return _finished(base, v, planned, changes, expect, why, table)
 
 
-def _noted(base: HostPlan, facts: Facts, changes: list[Change], reboot_why: str) -> HostPlan:
-    notes = steps.trial_notes(facts, changes, bool(reboot_why))
-    return msgspec.structs.replace(base, notes=[*base.notes, *notes]) if notes else base
+@dataclass(frozen=True)
+class View:
+    """One host with all that its plan is made from. ``data``: what knowledge says of the stack on this family."""
+
+    facts: Facts
+    decision: Decision
+    desired: DesiredState
+    boot: NextBoot
+    capture: Capture
+    stack: Stack
+    data: Mapping[str, Any]
 
 
 def _no_reload(facts: Facts) -> Refusal | None:
@@ -153,14 +180,14 @@ def _no_reload(facts: Facts) -> Refusal | None:
 
 def _finished(
     base: HostPlan,
-    decision: Decision,
-    desired: DesiredState,
+    v: View,
+    planned: BootPlan,
     changes: list[Change],
     expect: list[dict[str, Any]],
     reboot_why: str,
     table: list[StateRow],
 ) -> HostPlan:
-    status = "none" if not changes and not reboot_why else "changes"
+    decision, status = v.decision, "none" if not changes and not reboot_why else "changes"
     if decision.outcome == "audit" and status == "changes":
         status = "audit"
     return msgspec.structs.replace(
@@ -169,12 +196,14 @@ def _finished(
         action=steps.action(changes, bool(reboot_why)),
         changes=changes,
         expect=expect,
+        boot_expect=planned.expect,
+        trial=planned.trial if reboot_why else {},
         reboot=bool(reboot_why),
         reboot_why=reboot_why,
         reboot_allowed=decision.settings.reboot_allowed,
         reboot_windows=decision.settings.reboot_windows,
         rows=table,
-        notes=[*base.notes, *desired.notes],
+        notes=[*base.notes, *steps.trial_notes(v.facts, v.stack, planned, bool(reboot_why)), *v.desired.notes],
     )
 
 
@@ -233,7 +262,7 @@ def _key(
         tuple(capture.configured_arguments), capture.image_present, capture.image_stale, capture.release,
         x.crash_loaded, x.crash_size, x.load_disabled, x.limit_panic, tuple(values(facts.kernel.cmdline, "crashkernel")),
         facts.kernel.post_notifiers, tuple([facts.kernel.sysctls.get(p.removeprefix("/proc/sys/")) for p in desired.knobs]),
-        service.enabled if service is not None else None, files, steps.trial_key(facts),
+        service.enabled if service is not None else None, files,
     )  # fmt: skip
 
 
@@ -257,9 +286,9 @@ def _obstacle(facts: Facts, desired: DesiredState, boot: NextBoot) -> Refusal | 
         if fact is not None and (fact.error or fact.text is None or fact.link):
             why = fact.error or ("it is a symbolic link" if fact.link else "its text was not read")
             return Refusal(id="file-unreadable", what=f"{file.path} cannot be edited safely", why=why, fix=as_root)
-        if fact is not None and file.assignments:
+        if fact is not None:
             try:
-                assigned(fact.text or "", tuple(file.assignments))
+                text_after(file, fact)
             except hostside.edit_error() as e:
                 return Refusal(
                     id="file-unreadable",

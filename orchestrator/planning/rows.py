@@ -10,7 +10,8 @@ from orchestrator.distros.base import Capture
 from orchestrator.documents.decision import Decision
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import DesiredState, StateRow
-from orchestrator.planning.changes import NOTIFIERS
+
+NOTIFIERS = "crash_kexec_post_notifiers"
 
 
 def once(same: list[str], argument: str) -> bool:

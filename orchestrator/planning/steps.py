@@ -4,88 +4,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from orchestrator.bootloaders.base import NextBoot
-from orchestrator.bootloaders.grub import CONFIG as GRUB_CONFIG
-from orchestrator.bootloaders.grub import left_over, no_trial, trial_step
-from orchestrator.cmdline import key_of, values
+import msgspec
+
+from orchestrator.bootloaders.base import BootPlan, NextBoot, Stack
+from orchestrator.cmdline import values
 from orchestrator.crashkernel import format_size
 from orchestrator.distros.base import Capture
 from orchestrator.distros.debian import valid_release
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import Change, DesiredState, HostPlan
-from orchestrator.planning.changes import file_change
-from orchestrator.planning.rows import missing, wanted_values
+from orchestrator.edits import file_change
+from orchestrator.planning.rows import NOTIFIERS, missing, wanted_values
 
 # A running reservation may be this much off the wanted one (bytes) without asking for a reboot: kernels align it.
 _SHORT, _LONG = 4 << 20, 16 << 20
 _ACTIONS = ("none", "knob", "reload", "rebuild", "reboot")
 _LOADED = "/sys/kernel/kexec_crash_loaded"
-_SNIPPET = "zz-kdump-orchestrator.cfg"
 NO_TRIAL = "the new boot arguments cannot be tried for one boot"
 
 
-def files_and_boot(facts: Facts, desired: DesiredState, boot: NextBoot) -> tuple[list[Change], list[dict[str, Any]]]:
-    """Changes of files, the boot configuration made anew where it must be, and what must hold afterwards."""
-    changes: list[Change] = []
-    wrong = boot_differences(boot, desired)
-    for file in desired.files:
-        snippet = file.text is not None and file.path.endswith(".cfg")
-        if snippet and not wrong and file.path not in facts.files:
-            continue  # the next boot is right without a file of ours: leave it alone
-        change = file_change(file, facts.files.get(file.path))
-        if change is not None:
-            changes.append(change)
-    touched = any(c.what.endswith(_SNIPPET) for c in changes)
-    forgotten = left_over(facts)
-    if not wrong and not touched and not forgotten:
-        return changes, []
-    why = "; ".join(wrong) or ("the snippet has changed" if touched else forgotten)
-    step = {"op": "action", "name": "grub-regenerate"}
-    changes.append(Change(kind="boot", what="regenerate grub.cfg", why=why, step=step))
-    if not wrong and not touched:
-        return changes, []
-    keys = [key_of(a) for a in desired.boot_ensure]
-    gone = [k for k in desired.boot_remove if k not in keys]
-    once = {f"{key_of(a)}=": a for a in desired.boot_ensure if "=" in a and keys.count(key_of(a)) == 1}
-    present = [a for a in desired.boot_ensure if f"{key_of(a)}=" not in once]
-    absent = [word for key in gone for word in (key, f"{key}=")]
-    words = {"kind": "words", "path": GRUB_CONFIG, "line_prefix": "linux", "once": once, "present": present}
-    return changes, [{**words, "absent": absent}]
-
-
-def _is_boot(step: Mapping[str, Any]) -> bool:
-    """Whether a step changes what boots by default."""
-    return step.get("name") == "grub-regenerate" or str(step.get("path", "")).endswith(_SNIPPET)
+def files_and_boot(
+    facts: Facts, desired: DesiredState, boot: NextBoot, stack: Stack, data: Mapping[str, Any]
+) -> tuple[list[Change], BootPlan]:
+    """Changes of files, and what the boot stack makes of the wanted arguments."""
+    changes = [c for file in desired.files if (c := file_change(file, facts.files.get(file.path))) is not None]
+    planned = stack.plan(facts, desired, boot, boot_differences(boot, desired), data)
+    marked = [msgspec.structs.replace(c, default=True) for c in planned.changes]
+    return changes, replace(planned, changes=marked)
 
 
 def trial(plan: HostPlan) -> dict[str, Any] | None:
     """The step that tries the plan's new boot arguments for one boot; None where there is nothing to try."""
-    words = next((e for e in plan.expect if e.get("path") == GRUB_CONFIG), None)
-    if not plan.reboot or words is None or not any(c.step.get("name") == "grub-regenerate" for c in plan.changes):
-        return None
-    step = trial_step(words)
-    return step if step["ensure"] or step["remove"] else None
+    return plan.trial if plan.reboot and plan.trial else None
 
 
 def trial_parts(plan: HostPlan, step: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A plan's steps in two: everything but the default boot entry, with the trial; then what makes it the default."""
-    first = [step if c.step.get("name") == "grub-regenerate" else c.step for c in plan.changes]
-    return [s for s in first if not _is_boot(s)], [c.step for c in plan.changes if _is_boot(c.step)]
+    first: list[dict[str, Any]] = []
+    tried = False
+    for change in plan.changes:
+        if not change.default:
+            first.append(change.step)
+        elif not tried:  # where the boot configuration has its place in the order
+            first.append(step)
+            tried = True
+    return first, [c.step for c in plan.changes if c.default]
 
 
-def trial_notes(facts: Facts, changes: list[Change], reboot: bool) -> list[str]:
+def trial_notes(facts: Facts, stack: Stack, planned: BootPlan, reboot: bool) -> list[str]:
     """What people must know about the trial before they apply."""
-    notes = [f"left over: {forgotten}" if (forgotten := left_over(facts)) else ""]
-    if reboot and any(c.kind == "boot" for c in changes) and (why := no_trial(facts)):
+    notes = [f"left over: {forgotten}" if (forgotten := stack.left_over(facts)) else ""]
+    if reboot and planned.changes and (why := stack.no_trial(facts)):
         notes.append(f"{NO_TRIAL} ({why}): apply --reboot refuses, --no-trial makes them the default at once")
     return [note for note in notes if note]
-
-
-def trial_key(facts: Facts) -> tuple[str, str]:
-    """What plans depend on here, for hosts that share one."""
-    return no_trial(facts), left_over(facts)
 
 
 def image(capture: Capture) -> list[Change]:
@@ -174,3 +148,27 @@ def action(changes: list[Change], reboot: bool) -> str:
     rank = {"knob": 1, "service": 1, "reload": 2, "file": 2, "package": 2, "boot": 2, "image": 3}
     worst = max((rank[c.kind] for c in changes), default=0)
     return "reboot" if reboot else _ACTIONS[worst]
+
+
+def knob_changes(facts: Facts, desired: DesiredState) -> list[Change]:
+    out = []
+    for path, value in desired.knobs.items():
+        name = path.rsplit("/", 1)[-1]
+        have = (
+            facts.kernel.post_notifiers
+            if name == NOTIFIERS
+            else facts.kernel.sysctls.get(path.removeprefix("/proc/sys/"))
+        )
+        if have is None or have == value:
+            continue
+        step = {"op": "knob", "path": path, "value": value, "before": have}
+        out.append(
+            Change(
+                kind="knob",
+                what=f"set {name} to {value} now",
+                why=f"it is {have}",
+                diff=f"-{path}: {have}\n+{path}: {value}\n",
+                step=step,
+            )
+        )
+    return out

@@ -17,13 +17,13 @@ import sys
 try:
     from ansible.module_utils import kdo_txn_doc as doc
     from ansible.module_utils import kdo_txn_trial as trial
-    from ansible.module_utils.kdo_txn_doc import Refused
+    from ansible.module_utils.kdo_txn_files import Refused
     from ansible.module_utils.kdo_txn_engine import Engine, problem
     from ansible.module_utils.kdo_txn_log import OPEN
 except ImportError:
     import kdo_txn_doc as doc
     import kdo_txn_trial as trial
-    from kdo_txn_doc import Refused
+    from kdo_txn_files import Refused
     from kdo_txn_engine import Engine, problem
     from kdo_txn_log import OPEN
 

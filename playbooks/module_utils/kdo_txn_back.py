@@ -10,21 +10,19 @@ import re
 
 try:
     from ansible.module_utils import kdo_txn_boot as boot
-    from ansible.module_utils import kdo_txn_doc as doc
     from ansible.module_utils import kdo_txn_expect as expectations
-    from ansible.module_utils import kdo_txn_scope as scope
     from ansible.module_utils import kdo_txn_trial as trial
-    from ansible.module_utils.kdo_txn_doc import Refused
+    from ansible.module_utils.kdo_txn_files import GRUB_CONFIG, Refused
     from ansible.module_utils.kdo_txn_fs import remove_quietly, temporary_name
+    from ansible.module_utils.kdo_txn_host import boot_id
     from ansible.module_utils.kdo_txn_undo import Undo
 except ImportError:
     import kdo_txn_boot as boot
-    import kdo_txn_doc as doc
     import kdo_txn_expect as expectations
-    import kdo_txn_scope as scope
     import kdo_txn_trial as trial
-    from kdo_txn_doc import Refused
+    from kdo_txn_files import GRUB_CONFIG, Refused
     from kdo_txn_fs import remove_quietly, temporary_name
+    from kdo_txn_host import boot_id
     from kdo_txn_undo import Undo
 
 
@@ -39,11 +37,11 @@ class RollBack(object):
     """The part of the engine that takes back what was committed."""
 
     def choose(self, tx, force, before=None):
-        """What of a committed transaction goes back: ({"leave", "grub_anew", "force"}, [changed configuration]).
+        """What of a committed transaction goes back: ({"leave", "anew", "force"}, [changed configuration]).
 
         ``before``: paths that an earlier part of the same roll-back restores, with what will be there then.
         """
-        after, leave, changed, grub = tx.last("commit")["after"], [], [], False
+        after, leave, changed, anew = tx.last("commit")["after"], [], [], []
         for item in tx.manifest["items"]:
             path = item["path"]
             if before is not None and path in before:
@@ -53,12 +51,12 @@ class RollBack(object):
                 continue
             if item["group"] == "config":
                 changed.append(path)
-            elif item["group"] == "grub":
+            elif item["group"] == "anew":
                 leave.append(path)  # newer kernels may be in it: an old menu could name ones that are gone
-                grub = True
+                anew.append(path)
             else:
                 leave.append(path)
-        return {"leave": leave, "grub_anew": grub, "force": bool(force)}, changed
+        return {"leave": leave, "anew": anew, "force": bool(force)}, changed
 
     def _tried(self, tx):
         """The trial that a transaction confirmed, if it is still there to be rolled back."""
@@ -67,12 +65,12 @@ class RollBack(object):
         return found[-1] if wanted and found and found[-1].change["id"] == wanted else None
 
     def _roll_back(self, tx, choice):
-        undo = Undo(self.tree, self.shop, tx, choice["leave"], choice["grub_anew"], self.booting, choice["force"])
+        undo = Undo(self.tree, self.shop, tx, choice["leave"], choice["anew"], self.booting, choice["force"])
         problems = undo.run()
         if problems:
             tx.append("undo-incomplete", problems=problems)
             return "undo-incomplete", problems, {"put_back": undo.put_back, "reboot": False}
-        rebooted = tx.last("commit")["boot_id"] != scope.boot_id(self.tree)
+        rebooted = tx.last("commit")["boot_id"] != boot_id(self.tree)
         reboot = choice["arguments"] != self._arguments() and rebooted
         tried = trial.step_of(tx.change)
         if tried is not None:
@@ -94,7 +92,7 @@ class RollBack(object):
         return next((tx for tx in self.store.all() if name is not None and tx.name == name), None)
 
     def _arguments(self):
-        data = self.tree.read(doc.GRUB_CONFIG) or b""
+        data = self.tree.read(GRUB_CONFIG) or b""
         return [words for _, words in expectations.kernel_lines(data.decode("utf-8", "replace"))]
 
     def roll_back(self, force, check, result):

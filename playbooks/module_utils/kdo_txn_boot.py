@@ -21,15 +21,23 @@ NAME = "kdump-orchestrator-recover.service"
 FOLDER = "/etc/systemd/system"
 WANTS = FOLDER + "/basic.target.wants"
 MODULES = (
+    "kdo_arguments",
+    "kdo_conf",
     "kdo_edit",
     "kdo_txn",
+    "kdo_txn_action",
     "kdo_txn_back",
     "kdo_txn_boot",
     "kdo_txn_cmd",
+    "kdo_txn_debian",
     "kdo_txn_doc",
     "kdo_txn_engine",
     "kdo_txn_expect",
+    "kdo_txn_files",
     "kdo_txn_fs",
+    "kdo_txn_grub",
+    "kdo_txn_host",
+    "kdo_txn_kit",
     "kdo_txn_log",
     "kdo_txn_look",
     "kdo_txn_menu",

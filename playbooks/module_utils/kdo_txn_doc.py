@@ -10,52 +10,23 @@ import posixpath
 import re
 
 try:
+    from ansible.module_utils import kdo_txn_kit as kit
     from ansible.module_utils import kdo_txn_text as text_rules
+    from ansible.module_utils.kdo_arguments import ARGUMENT, known
+    from ansible.module_utils.kdo_conf import ConfError, check_setting
     from ansible.module_utils.kdo_edit import EditError, check_pair
-    from ansible.module_utils.kdo_txn_menu import ARGUMENT
+    from ansible.module_utils.kdo_txn_files import NOTIFIERS, READABLE, Refused, knob_path, rule
 except ImportError:
+    import kdo_txn_kit as kit
     import kdo_txn_text as text_rules
+    from kdo_arguments import ARGUMENT, known
+    from kdo_conf import ConfError, check_setting
     from kdo_edit import EditError, check_pair
-    from kdo_txn_menu import ARGUMENT
+    from kdo_txn_files import NOTIFIERS, READABLE, Refused, knob_path, rule
 
 FORMAT = "1.0"
 MAX_DOCUMENT = 1024 * 1024
 MAX_STEPS = 64
-
-KDUMP_DEFAULTS = "/etc/default/kdump-tools"
-GRUB_SNIPPET = "/etc/default/grub.d/zz-kdump-orchestrator.cfg"
-SYSCTL_SNIPPET = "/etc/sysctl.d/60-kdump-orchestrator.conf"
-GRUB_CONFIG = "/boot/grub/grub.cfg"
-GRUB_CUSTOM = "/boot/grub/custom.cfg"
-NOTIFIERS = "/sys/module/kernel/parameters/crash_kexec_post_notifiers"
-
-# path → (operations, check of a written text)
-FILES = {
-    KDUMP_DEFAULTS: (("assign",), None),
-    GRUB_SNIPPET: (("write", "remove"), text_rules.grub_text),
-    SYSCTL_SNIPPET: (("write", "remove"), text_rules.sysctl_text),
-}
-# What an expectation may read besides the files above.
-READABLE = (
-    GRUB_CONFIG,
-    NOTIFIERS,
-    "/sys/kernel/kexec_crash_loaded",
-    "/sys/kernel/kexec_crash_size",
-    "/sys/kernel/kexec/crash_loaded",
-    "/sys/kernel/kexec/crash_size",
-)
-PACKAGES = (
-    "kdump-tools",
-    "kexec-tools",
-    "makedumpfile",
-    "linux-crashdump",
-    "crash",
-    "initramfs-tools",
-    "initramfs-tools-core",
-    "busybox",
-    "file",
-)
-UNITS = ("kdump-tools.service",)
 MODES = ("0600", "0640", "0644")
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}[a-z0-9]\Z")
@@ -65,23 +36,8 @@ _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}\Z")
 _WORD = re.compile(r"[A-Za-z0-9][^\s]{0,1000}\Z")
 
 
-class Refused(Exception):
-    """Nothing was done. ``what`` happened, ``why``, and how to ``fix`` it."""
-
-    def __init__(self, what, why, fix="make a new plan with this version of the tool"):
-        Exception.__init__(self, "%s: %s" % (what, why))
-        self.what, self.why, self.fix = what, why, fix
-
-
 def _bad(where, why):
     raise Refused("the change document is not valid", "%s: %s" % (where, why))
-
-
-def knob_path(path):
-    if path == NOTIFIERS:
-        return True
-    match = re.match(r"/proc/sys/kernel/([a-z_]+)\Z", path)
-    return bool(match) and text_rules.sysctl_allowed(match.group(1))
 
 
 def check_path(path, where):
@@ -124,7 +80,7 @@ def _sha(value, where, words=()):
 
 
 def _file_step(step, where):
-    operations, check = FILES.get(check_path(step["path"], where), ((), None))
+    operations, check = rule(check_path(step["path"], where))
     if step["op"] not in operations:
         _bad(where, "'%s' is not allowed for this path" % step["op"])
     return check
@@ -143,26 +99,65 @@ def _write(step, where):
     _sha(step["before_sha256"], where + ".before_sha256", (None,))
 
 
-def _assign(step, where):
-    _keys(step, where, ("op", "path", "assignments", "before_sha256"), ("after_sha256",))
-    _file_step(step, where)
-    pairs = step["assignments"]
+def _pairs(step, where, member):
+    """The pairs of an editing step, each key once."""
+    pairs = step[member]
     if not isinstance(pairs, list) or not pairs or len(pairs) > 64:
-        _bad(where, "assignments is not a list of pairs")
+        _bad(where, "%s is not a list of pairs" % member)
     for pair in pairs:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            _bad(where, "assignments is not a list of pairs")
-        try:
-            check_pair(pair[0], pair[1])
-        except EditError as error:
-            _bad(where, str(error))
-        why = text_rules.assignment(pair[0], pair[1])
-        if why or len(pair[1]) > 4000:
-            _bad(where, why or "the value for %s is too long" % pair[0])
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not isinstance(pair[0], str):
+            _bad(where, "%s is not a list of pairs" % member)
     if len({pair[0] for pair in pairs}) != len(pairs):
         _bad(where, "a variable is assigned more than once")
+    return pairs
+
+
+def _edit_step(step, where, *members):
+    _keys(step, where, ("op", "path", "before_sha256") + members, ("after_sha256",))
+    _file_step(step, where)
     _sha(step["before_sha256"], where + ".before_sha256", ("from-package",))
     _sha(step.get("after_sha256"), where + ".after_sha256", (None,))
+
+
+def _assign(step, where):
+    _edit_step(step, where, "assignments")
+    for name, value in _pairs(step, where, "assignments"):
+        try:
+            check_pair(name, value)
+        except EditError as error:
+            _bad(where, str(error))
+        why = text_rules.assignment(step["path"], name, value)
+        if why or len(value) > 4000:
+            _bad(where, why or "the value for %s is too long" % name)
+
+
+def _settings(step, where):
+    _edit_step(step, where, "settings")
+    for name, value in _pairs(step, where, "settings"):
+        try:
+            check_setting(name, value)
+        except ConfError as error:
+            _bad(where, str(error))
+        why = text_rules.assignment(step["path"], name, "" if value is None else value)
+        if (why and value is not None) or len(value or "") > 4000:
+            _bad(where, why or "the value for %s is too long" % name)
+
+
+def _arguments(step, where):
+    _edit_step(step, where, "ensure", "remove")
+    if not known(step["path"]):
+        _bad(where, "no arguments can be edited in this file")
+    _words(step, where)
+
+
+def _words(step, where):
+    if not step["ensure"] and not step["remove"]:
+        _bad(where, "it changes no argument")
+    for member, pattern in (("ensure", ARGUMENT), ("remove", _KEY)):
+        if not isinstance(step[member], list) or len(step[member]) > 64:
+            _bad(where, "%s is not a list" % member)
+        for word in step[member]:
+            _string(word, "%s.%s" % (where, member), pattern, 512)
 
 
 def _remove(step, where):
@@ -171,40 +166,35 @@ def _remove(step, where):
     _sha(step["before_sha256"], where + ".before_sha256")
 
 
-def _install(step, where):
+def _install(step, where, family):
     _keys(step, where, ("op", "names"))
-    if not isinstance(step["names"], list) or not step["names"] or len(step["names"]) > len(PACKAGES):
+    if not isinstance(step["names"], list) or not step["names"] or len(step["names"]) > len(family.packages):
         _bad(where, "names is not a list of packages")
     for name in step["names"]:
-        if not isinstance(name, str) or not _PACKAGE.match(name) or name not in PACKAGES:
-            _bad(where, "a package is not one that a plan may install (%s)" % ", ".join(PACKAGES))
+        if not isinstance(name, str) or not _PACKAGE.match(name) or name not in family.packages:
+            _bad(where, "a package is not one that a plan may install (%s)" % ", ".join(family.packages))
 
 
 def _action(step, where):
     name = step.get("name")
-    if name == "kdump-build-image":
-        _keys(step, where, ("op", "name", "release"))
+    action = kit.ACTIONS.get(name) if isinstance(name, str) else None
+    if action is None:
+        _bad(where, "the action is not known")
+    _keys(step, where, ("op", "name") + action.members)
+    if "release" in action.members:
         _string(step["release"], where + ".release", _RELEASE)
         if ".." in step["release"]:
             _bad(where, "it does not have the form that is allowed")
-    elif name in ("grub-regenerate", "kdump-reload", "kdump-unload"):
-        _keys(step, where, ("op", "name"))
-    elif name == "grub-trial":
-        _keys(step, where, ("op", "name", "ensure", "remove"))
-        if not step["ensure"] and not step["remove"]:
-            _bad(where, "it changes no argument")
-        for key, pattern in (("ensure", ARGUMENT), ("remove", _KEY)):
-            if not isinstance(step[key], list) or len(step[key]) > 64:
-                _bad(where, "%s is not a list" % key)
-            for word in step[key]:
-                _string(word, "%s.%s" % (where, key), pattern, 512)
-    else:
-        _bad(where, "the action is not known")
+    if "ensure" in action.members:
+        _words(step, where)
+    why = action.check(step)
+    if why:
+        _bad(where, why)
 
 
-def _service(step, where):
+def _service(step, where, family):
     _keys(step, where, ("op", "unit"))
-    if step["unit"] not in UNITS:
+    if not isinstance(step["unit"], str) or step["unit"] not in family.units:
         _bad(where, "the unit is not one that a plan may enable or disable")
 
 
@@ -245,22 +235,22 @@ def _expect(item, where):
     else:
         _bad(where, "the kind of expectation is not known")
     path = check_path(item["path"], where)
-    if path not in FILES and path not in READABLE and not knob_path(path):
+    if not rule(path)[0] and path not in READABLE and not knob_path(path):
         _bad(where, "this path is not one that a plan may look at")
     if kind == "value" and not path.startswith(("/sys/", "/proc/")):
         _bad(where, "only kernel values can be compared in the clear")
 
 
 _STEPS = {
-    "package-install": _install,
     "write": _write,
     "assign": _assign,
+    "settings": _settings,
+    "arguments": _arguments,
     "remove": _remove,
     "action": _action,
-    "service-enable": _service,
-    "service-disable": _service,
     "knob": _knob,
 }
+_FAMILY_STEPS = {"package-install": _install, "service-enable": _service, "service-disable": _service}
 
 
 def _small(change):
@@ -274,7 +264,7 @@ def _small(change):
 
 def validate(change):
     """Return nothing, or raise Refused. The document is not changed."""
-    _keys(change, "the document", ("format_version", "id", "steps"), ("title", "expect", "confirms"))
+    _keys(change, "the document", ("format_version", "id", "steps"), ("title", "expect", "confirms", "family"))
     _small(change)
     if change["format_version"] != FORMAT:
         _bad("format_version", "this host side understands %s only" % FORMAT)
@@ -282,35 +272,42 @@ def validate(change):
     if "confirms" in change:
         _sha(change["confirms"], "confirms")
     _string(change.get("title", ""), "title")
+    family = change.get("family", "debian")
+    if not isinstance(family, str) or family not in kit.FAMILIES:
+        _bad("family", "it is not one of %s" % ", ".join(sorted(kit.FAMILIES)))
     steps, expect = change["steps"], change.get("expect", [])
     if not isinstance(steps, list) or not steps or len(steps) > MAX_STEPS:
         _bad("steps", "it is not a list of 1 to %d steps" % MAX_STEPS)
     if not isinstance(expect, list) or len(expect) > MAX_STEPS:
         _bad("expect", "it is not a list of at most %d" % MAX_STEPS)
-    seen, packages = set(), set()
+    _every_step(steps, kit.FAMILIES[family])
+    names = [step.get("name") for step in steps]
+    tries = [name for name in names if name in kit.TRIALS]
+    if len(tries) > 1 or (tries and set(names) & set(kit.DEFAULTS)):
+        _bad("steps", "arguments are tried once, or made the default, not both")
+    for index, item in enumerate(expect):
+        _expect(item, "expect[%d]" % index)
+
+
+def _every_step(steps, family):
+    seen, coming = set(), set()
     for index, step in enumerate(steps):
         where = "steps[%d]" % index
         operation = step.get("op") if isinstance(step, dict) else None
-        if not isinstance(operation, str) or operation not in _STEPS:
+        if not isinstance(operation, str) or operation not in set(_STEPS) | set(_FAMILY_STEPS):
             _bad(where, "the operation is not known")
         if "path" in step:
             check_path(step["path"], where)
             if step["path"] in seen:
                 _bad(where, "an earlier step has the same path")
             seen.add(step["path"])
-        _STEPS[operation](step, where)
-        packages.update(step.get("names", ()))
-        if (
-            step.get("before_sha256") == "from-package"
-            and "kdump-tools" not in packages
-            and "linux-crashdump" not in packages
-        ):
+        if operation in _FAMILY_STEPS:
+            _FAMILY_STEPS[operation](step, where, family)
+        else:
+            _STEPS[operation](step, where)
+        coming.update(step.get("names", ()))
+        if step.get("before_sha256") == "from-package" and not coming & set(family.brings.get(step["path"], ())):
             _bad(where, "no earlier step installs the package that brings the file")
-    names = [step.get("name") for step in steps]
-    if names.count("grub-trial") > 1 or ("grub-trial" in names and "grub-regenerate" in names):
-        _bad("steps", "arguments are tried once, or made the default, not both")
-    for index, item in enumerate(expect):
-        _expect(item, "expect[%d]" % index)
 
 
 def what(step):
@@ -320,12 +317,14 @@ def what(step):
         return "install " + ", ".join(step["names"])
     if operation == "assign":
         return "set %s in %s" % (", ".join(pair[0] for pair in step["assignments"]), step["path"])
+    if operation == "settings":
+        return "set %s in %s" % (", ".join(pair[0] for pair in step["settings"]), step["path"])
+    if operation == "arguments":
+        return "set boot arguments in %s" % step["path"]
     if operation == "knob":
         return "set %s to %s" % (step["path"], step["value"])
     if operation in ("service-enable", "service-disable"):
         return "%s %s" % (operation[8:], step["unit"])
-    if step.get("name") == "grub-trial":
-        return "make a boot entry for one trial"
     if operation == "action":
-        return " ".join([step["name"]] + ([step["release"]] if "release" in step else []))
+        return kit.ACTIONS[step["name"]].what(step)
     return "%s %s" % (operation, step["path"])

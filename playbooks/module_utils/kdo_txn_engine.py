@@ -8,29 +8,35 @@ try:
     from ansible.module_utils import kdo_txn_boot as boot
     from ansible.module_utils import kdo_txn_doc as doc
     from ansible.module_utils import kdo_txn_expect as expectations
+    from ansible.module_utils import kdo_txn_kit as kit
     from ansible.module_utils import kdo_txn_scope as scope
     from ansible.module_utils import kdo_txn_trial as trial
     from ansible.module_utils.kdo_txn_back import RollBack
     from ansible.module_utils.kdo_txn_cmd import CommandError, Interrupted, Runner, Shop, Signals
-    from ansible.module_utils.kdo_txn_doc import Refused
+    from ansible.module_utils.kdo_txn_action import StepError
+    from ansible.module_utils.kdo_txn_files import Refused
     from ansible.module_utils.kdo_txn_fs import FileError, Tree
+    from ansible.module_utils.kdo_txn_host import boot_id
     from ansible.module_utils.kdo_txn_log import Busy, Lock, StateError, Store, make_private
     from ansible.module_utils.kdo_txn_look import Look
-    from ansible.module_utils.kdo_txn_steps import Doer, StepError
+    from ansible.module_utils.kdo_txn_steps import Doer
     from ansible.module_utils.kdo_txn_undo import Undo
 except ImportError:
     import kdo_txn_boot as boot
     import kdo_txn_doc as doc
     import kdo_txn_expect as expectations
+    import kdo_txn_kit as kit
     import kdo_txn_scope as scope
     import kdo_txn_trial as trial
     from kdo_txn_back import RollBack
     from kdo_txn_cmd import CommandError, Interrupted, Runner, Shop, Signals
-    from kdo_txn_doc import Refused
+    from kdo_txn_action import StepError
+    from kdo_txn_files import Refused
     from kdo_txn_fs import FileError, Tree
+    from kdo_txn_host import boot_id
     from kdo_txn_log import Busy, Lock, StateError, Store, make_private
     from kdo_txn_look import Look
-    from kdo_txn_steps import Doer, StepError
+    from kdo_txn_steps import Doer
     from kdo_txn_undo import Undo
 
 
@@ -238,7 +244,7 @@ class Engine(RollBack):
 
     def _committed(self, tx, result, after):
         before = {item["path"]: item.get("sha256") for item in tx.manifest["items"]}
-        shown = {item["path"] for item in tx.manifest["items"] if item["group"] in ("config", "grub")}
+        shown = {item["path"] for item in tx.manifest["items"] if item["group"] in ("config", "anew")}
         result["after"] = {
             path: value for path, value in after["after"].items() if path in shown and value != before[path]
         }
@@ -307,7 +313,7 @@ class Engine(RollBack):
         return {
             "after": {path: self.tree.hash(path) for path in paths},
             "knobs": {path: self.tree.value(path) for path in tx.manifest["knobs"]},
-            "boot_id": scope.boot_id(self.tree),
+            "boot_id": boot_id(self.tree),
         }
 
     def already(self, change, state):
@@ -317,6 +323,7 @@ class Engine(RollBack):
             return False
         if any(state[index] for index, step in enumerate(change["steps"]) if step["op"] != "action"):
             return False
-        if trial.step_of(change) is not None and trial.there(self.tree) != change["id"][:8]:
+        tried = trial.step_of(change)
+        if tried is not None and kit.TRIALS[tried["name"]].there(self.tree) != change["id"][:8]:
             return False
         return not any(expectations.check(self.tree, item) for item in change.get("expect", []))

@@ -4,9 +4,9 @@
 import re
 
 try:
-    from ansible.module_utils.kdo_txn_scope import loaded
+    from ansible.module_utils.kdo_txn_host import loaded
 except ImportError:
-    from kdo_txn_scope import loaded
+    from kdo_txn_host import loaded
 
 # Sections of grub.cfg that the configuration of this system does not reach: other systems, and what people wrote.
 _FOREIGN = re.compile(r"/(30_os-prober|30_uefi-firmware|40_custom|41_custom)\b")

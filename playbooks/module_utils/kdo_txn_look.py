@@ -7,33 +7,23 @@ Nothing is written, and nothing is run that writes.
 import os
 
 try:
-    from ansible.module_utils import kdo_txn_doc as doc
+    from ansible.module_utils import kdo_txn_kit as kit
     from ansible.module_utils import kdo_txn_scope as scope
-    from ansible.module_utils.kdo_edit import EditError, assign
+    from ansible.module_utils.kdo_edit import EditError
     from ansible.module_utils.kdo_txn_cmd import COMMANDS
-    from ansible.module_utils.kdo_txn_doc import Refused
     from ansible.module_utils.kdo_txn_expect import same_value
+    from ansible.module_utils.kdo_txn_files import Refused, edited
     from ansible.module_utils.kdo_txn_fs import sha256
-    from ansible.module_utils.kdo_txn_trial import Trial, there
 except ImportError:
-    import kdo_txn_doc as doc
+    import kdo_txn_kit as kit
     import kdo_txn_scope as scope
-    from kdo_edit import EditError, assign
+    from kdo_edit import EditError
     from kdo_txn_cmd import COMMANDS
-    from kdo_txn_doc import Refused
     from kdo_txn_expect import same_value
+    from kdo_txn_files import Refused, edited
     from kdo_txn_fs import sha256
-    from kdo_txn_trial import Trial, there
 
-UNKNOWN_IMAGE = 64 * 1024 * 1024
-PACKAGE_ROOM = 32 * 1024 * 1024
 AGAIN = "look at the host and make a new plan"
-
-
-def edited(data, step):
-    """The bytes of a file after an assign step."""
-    text = assign(data.decode("utf-8", "surrogateescape"), [tuple(pair) for pair in step["assignments"]])
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _stale(path, why="it is not what it was when the plan was made"):
@@ -45,14 +35,14 @@ class Look(object):
 
     def __init__(self, tree, shop, change, state_dir):
         self.tree, self.shop, self.change, self.state_dir = tree, shop, change, state_dir
-        self.names = scope.operations(change)
-        self.installed = scope.packages(tree)
+        self.family = kit.family_of(change)
+        self.installed = self.family.installed(tree, shop)
         self.coming = set()  # packages that earlier steps install
         self.room = {}  # device → [bytes, a path on it]
 
     def run(self):
         results = [getattr(self, "_" + step["op"].replace("-", "_"))(step) for step in self.change["steps"]]
-        self._need(self.state_dir, scope.images_needed(self.tree, self.change) + 64 * 1024, real=True)
+        self.need(self.state_dir, scope.images_needed(self.tree, self.change) + 64 * 1024, real=True)
         self._room()
         return results
 
@@ -60,8 +50,8 @@ class Look(object):
 
     def _write(self, step):
         path, data = step["path"], step["text"].encode("utf-8")
-        self._writable(path)
-        self._need(path, len(data))
+        self.writable(path)
+        self.need(path, len(data))
         now = self.tree.read(path)
         if now == data and self.tree.stat(path).st_mode & 0o7777 == int(step.get("mode", "0644"), 8):
             return False
@@ -74,13 +64,13 @@ class Look(object):
 
     def _assign(self, step):
         path = step["path"]
-        self._writable(path)
+        self.writable(path)
         now = self.tree.read(path)
         if now is None:
             if step["before_sha256"] != "from-package":
                 _stale(path, "it is not there")
             return True
-        self._need(path, len(now) + 4096)
+        self.need(path, len(now) + 4096)
         try:
             after = edited(now, step)
         except EditError as error:
@@ -103,8 +93,10 @@ class Look(object):
             )
         return True
 
+    _settings = _arguments = _assign
+
     def _remove(self, step):
-        self._writable(step["path"])
+        self.writable(step["path"])
         now = self.tree.hash(step["path"])
         if now is None:
             return False
@@ -116,83 +108,19 @@ class Look(object):
         missing = [name for name in step["names"] if self.installed.get(name) != "installed"]
         if not missing:
             return False
-        if not self.installed:
-            raise Refused(
-                "packages cannot be installed", "there is no %s" % scope.DPKG_STATUS, "this needs a Debian family host"
-            )
-        self._commands("apt-policy", "apt-simulate", "apt-install", "apt-purge", "apt-update", "dpkg-configure")
-        self._need("/usr/share/x", PACKAGE_ROOM)
-        self._need("/var/cache/apt/x", PACKAGE_ROOM)
+        self.family.look_install(self, missing)
         self.coming.update(missing)
         return True
 
     def _action(self, step):
-        {
-            "grub-regenerate": self._grub,
-            "grub-trial": self._trial,
-            "kdump-build-image": self._image,
-            "kdump-reload": self._reload,
-            "kdump-unload": self._unload,
-        }[step["name"]](step)
-        return step["name"] != "kdump-unload" or scope.loaded(self.tree) == "1"
-
-    def _grub(self, _step):
-        self._commands("grub-regenerate")
-        self._writable(doc.GRUB_CONFIG)
-        now = self.tree.read(doc.GRUB_CONFIG)
-        if now is None:
-            raise Refused(
-                "the boot menu cannot be made anew",
-                "%s is not there" % doc.GRUB_CONFIG,
-                "this host does not seem to boot with GRUB",
-            )
-        self._need(doc.GRUB_CONFIG, 2 * len(now))
-        if there(self.tree) is not None:  # a trial's entry goes when its arguments become the default
-            self._commands("grub-next-none")
-            self._writable(doc.GRUB_CUSTOM)
-
-    def _trial(self, step):
-        self._commands("grub-check-custom", "grub-once", "grub-next-none", "reboot")
-        self._writable(doc.GRUB_CUSTOM)
-        self._need(doc.GRUB_CUSTOM, len(Trial(self.tree, step, self.change["id"]).block()))
-
-    def _image(self, step):
-        release = step["release"]
-        self._commands("kdump-hook", "kdump-symlinks")
-        kernels = ["/boot/vmlinuz-" + release, "/boot/vmlinux-" + release]
-        if not any(self.tree.is_file(path) for path in kernels):
-            raise Refused("the capture image cannot be built", "there is no kernel %s" % kernels[0], AGAIN)
-        if not self.tree.exists("/usr/sbin/mkinitramfs") and not self.coming:
-            raise Refused(
-                "the capture image cannot be built", "there is no /usr/sbin/mkinitramfs", "install initramfs-tools"
-            )
-        sizes = [
-            self.tree.stat(path) for path in (scope.CAPTURE + "/initrd.img-" + release, "/boot/initrd.img-" + release)
-        ]
-        known = [info.st_size for info in sizes if info is not None]
-        self._need(scope.CAPTURE + "/x", known[0] if known else UNKNOWN_IMAGE)
-
-    def _reload(self, _step):
-        self._commands("kdump-test", "kdump-load", "kdump-reload", "kdump-unload")
-        why = reload_impossible(self.tree)
-        if why:
-            raise Refused(
-                "the capture kernel cannot be loaded", why, "make a plan that needs no reload, and reboot the host"
-            )
-
-    def _unload(self, _step):
-        if not self.shop.has("kdump-unload"):
-            self._commands("kexec-unload")
-        if scope.loaded(self.tree) == "1" and self.tree.value("/proc/sys/kernel/kexec_load_disabled") == "1":
-            why = "kernel.kexec_load_disabled is 1, which lasts until the next boot"
-            raise Refused("the capture kernel cannot be unloaded", why, "reboot the host with the new arguments")
+        return kit.ACTIONS[step["name"]].look(self, self.family, step)
 
     def _service_disable(self, step):
-        self._commands("unit-state", "unit-enable", "unit-disable")
+        self.commands("unit-state", "unit-enable", "unit-disable")
         return self.shop.unit_state(step["unit"]) == "enabled"
 
     def _service_enable(self, step):
-        self._commands("unit-state", "unit-enable", "unit-disable")
+        self.commands("unit-state", "unit-enable", "unit-disable")
         if self.coming:
             return True
         state = self.shop.unit_state(step["unit"])
@@ -214,7 +142,7 @@ class Look(object):
 
     # Helpers.
 
-    def _commands(self, *names):
+    def commands(self, *names):
         for name in names:
             package = COMMANDS[name].package
             if not self.shop.has(name) and not (package and self.coming):
@@ -224,7 +152,7 @@ class Look(object):
                     "install the package that brings it",
                 )
 
-    def _writable(self, path):
+    def writable(self, path):
         info = self.tree.stat(path)
         if info is not None and (info.st_mode & 0o170000) != 0o100000:
             raise Refused("%s cannot be changed" % path, "it is not a regular file", "replace it by a regular file")
@@ -236,7 +164,13 @@ class Look(object):
                 "%s cannot be changed" % path, "its directory cannot be written", "run with the rights to do so"
             )
 
-    def _need(self, path, size, real=False):
+    def kernel(self, release):
+        """The kernel of an image must be there."""
+        kernels = ["/boot/vmlinuz-" + release, "/boot/vmlinux-" + release, "/lib/modules/%s/vmlinuz" % release]
+        if not any(self.tree.is_file(path) for path in kernels):
+            raise Refused("the capture image cannot be built", "there is no kernel %s" % kernels[0], AGAIN)
+
+    def need(self, path, size, real=False):
         if real:
             folder = path
             while not os.path.isdir(folder):
@@ -262,20 +196,3 @@ class Look(object):
                     "the filesystem of %s is mounted read-only" % folder,
                     "mount it for writing",
                 )
-
-
-def reload_impossible(tree):
-    """None, or why this kernel will not take a capture kernel now."""
-    if tree.value("/proc/sys/kernel/kexec_load_disabled") == "1":
-        return "kernel.kexec_load_disabled is 1, which lasts until the next boot"
-    limit = tree.value("/proc/sys/kernel/kexec_load_limit_panic")
-    if limit is not None and limit.isdigit() and int(limit) < 2:
-        return "kernel.kexec_load_limit_panic leaves no load to put the old one back with"
-    size = tree.value("/sys/kernel/kexec/crash_size") or tree.value("/sys/kernel/kexec_crash_size")
-    if size == "0":
-        return "no memory is reserved for it in this boot"
-    if "crashkernel=" not in (tree.value("/proc/cmdline") or ""):
-        return "this boot has no crashkernel= argument, without which kdump-config refuses"
-    if scope.loaded(tree) is None:
-        return "this kernel has no support for it"
-    return None

@@ -293,3 +293,14 @@ def compose(menu, entry, title, ident, ensure, remove):
     body += text[line[-1].end : entry.end]
     options = "".join(" " + option for option in entry.options)
     return "menuentry '%s'%s --id '%s' {%s}\n" % (title, options, ident, body)
+
+
+def wrong(there, step):
+    """None, or how arguments differ from what the step wants: ours once each, nothing else under their keys."""
+    wanted = {}
+    for argument in step["ensure"]:
+        wanted.setdefault(key(argument), []).append(argument)
+    for name in sorted(set(wanted) | {key(word) for word in step["remove"]}):
+        if [word for word in there if key(word) == name] != wanted.get(name, []):
+            return "the arguments are not as wanted (%s)" % name
+    return None

@@ -14,7 +14,7 @@ MAX_TEXT = 64 * 1024
 _WORDS = r"[A-Za-z0-9 ,.=_:/@%+\[\]-]*"
 _PATH = r"(/[A-Za-z0-9._+-]+)*"
 _ARGUMENTS = r"[^\"'$`\\;|&<>()]*"
-ASSIGNABLE = {
+_DEBIAN = {
     "USE_KDUMP": r"[01]",
     "KDUMP_KERNEL": _PATH,
     "KDUMP_INITRD": _PATH,
@@ -36,6 +36,9 @@ ASSIGNABLE = {
     "SSH_KEY": _PATH,
     "SSH_KDUMP_RETRY": r"[0-9]{0,6}",
 }
+
+# File → variables that a plan may set there → what their values may be made of. Each family adds its own.
+ASSIGNABLE = {"/etc/default/kdump-tools": _DEBIAN}
 
 # Kernel settings that say what happens at a panic or a hang. Others are not a plan's business: some name a program
 # (core_pattern, modprobe), some cannot be taken back (kexec_load_disabled), some weaken the host.
@@ -137,10 +140,20 @@ def _split(row):
     return parts + [current]
 
 
-def assignment(key, value):
-    """None, or why a plan may not set this variable to this value."""
-    if key not in ASSIGNABLE:
+def assignment(path, key, value):
+    """None, or why a plan may not set this variable of this file to this value."""
+    allowed = ASSIGNABLE.get(path, {})
+    if key not in allowed:
         return "%s is not a variable that a plan may set" % key
-    if not re.match(r"(?:%s)\Z" % ASSIGNABLE[key], value):
+    if not re.match(r"(?:%s)\Z" % allowed[key], value):
         return "the value for %s holds something that is not allowed there" % key
+    return None
+
+
+def command_line(text):
+    """A whole /etc/kernel/cmdline: one line of arguments."""
+    if text.count("\n") > 1 or not text.endswith("\n"):
+        return "it is not one line"
+    if not re.match(r"[A-Za-z0-9_][A-Za-z0-9 _.,:=@/+%-]*\n\Z", text):
+        return "it holds something that a kernel's command line does not need"
     return None

@@ -12,8 +12,8 @@ import pytest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "playbooks", "module_utils")]
 import kdo_txn  # noqa: E402
+import kdo_txn_grub as trial  # noqa: E402
 import kdo_txn_menu as menu  # noqa: E402
-import kdo_txn_trial as trial  # noqa: E402
 from test_txn_fake import DEFAULTS, GRUB, LOADED, REL, SNIPPET, SNIPPET_TEXT, STATE, Host, Tools, change, sha  # noqa: E402
 from test_txn_kill import content, every_point, fresh, hidden, states  # noqa: E402
 

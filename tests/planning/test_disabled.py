@@ -35,7 +35,7 @@ def test_an_armed_host_loses_everything_and_the_capture_kernel_last():
     assert "crashkernel=*" in snippet and "fadump=*" in snippet and "GRUB_CMDLINE_LINUX_DEFAULT=" in snippet
     assert not snippet.rstrip().endswith('}"')  # nothing is added
     assert plan.reboot and "set aside until the next boot" in plan.reboot_why
-    words = plan.expect[0]
+    (words,) = plan.boot_expect
     assert "crashkernel=" in words["absent"] and not words["once"] and not words["present"]
     assert plan.expect[-1] == {"kind": "value", "path": "/sys/kernel/kexec_crash_loaded", "value": "0"}
 
@@ -45,9 +45,8 @@ def test_the_host_side_accepts_the_steps():
     import kdo_txn_doc  # isort: skip
 
     plan = Pipeline(OFF, K).plan(armed())
-    kdo_txn_doc.validate(
-        {"format_version": "1.0", "id": "ab" * 32, "steps": [c.step for c in plan.changes], "expect": plan.expect}
-    )
+    steps, expect = [c.step for c in plan.changes], plan.boot_expect + plan.expect
+    kdo_txn_doc.validate({"format_version": "1.0", "id": "ab" * 32, "steps": steps, "expect": expect})
 
 
 def off() -> "object":

@@ -79,7 +79,7 @@ def test_an_unconfigured_guest_needs_files_boot_and_a_reboot():
     assert assign["assignments"] == [["KDUMP_CMDLINE_APPEND", APPEND]]  # USE_KDUMP is 1 already
     assert assign["before_sha256"] == debian().files["/etc/default/kdump-tools"].sha256 and assign["after_sha256"]
     assert write["before_sha256"] is None and boot == {"op": "action", "name": "grub-regenerate"}
-    assert p.expect == [
+    assert p.boot_expect == [
         {"kind": "words", "path": "/boot/grub/grub.cfg", "line_prefix": "linux", "once": {"crashkernel=": CRASHKERNEL}, "present": [],
          "absent": ["crash_kexec_post_notifiers", "crash_kexec_post_notifiers="]}
     ]  # fmt: skip
@@ -143,7 +143,7 @@ def test_order_is_files_boot_reload_then_the_notifiers():
     p = plan(armed(), policy=policy)
     assert kinds(p) == ["file", "boot", "knob"]
     assert p.changes[-1].step["value"] == "Y"
-    assert p.expect[0]["present"] == ["crash_kexec_post_notifiers"] and p.expect[0]["absent"] == []
+    assert p.boot_expect[0]["present"] == ["crash_kexec_post_notifiers"] and p.boot_expect[0]["absent"] == []
     old = debian(arguments="quiet")
     assert (
         kinds(
@@ -223,8 +223,8 @@ def test_policy_settings_reach_the_files():
     assigned = dict(p.changes[0].step["assignments"])
     assert assigned["MAKEDUMP_ARGS"] == "-z -d 17" and assigned["KDUMP_COREDIR"] == "/srv/crash"
     assert "foo=1" in split(assigned["KDUMP_CMDLINE_APPEND"]) and "mce=off" not in assigned["KDUMP_CMDLINE_APPEND"]
-    assert "crashkernel=512M" in p.changes[1].step["text"]
-    assert p.changes[2].step["text"].endswith("kernel.panic_on_oops = 1\n")
+    assert "crashkernel=512M" in p.changes[2].step["text"]
+    assert p.changes[1].step["text"].endswith("kernel.panic_on_oops = 1\n")
     assert p.changes[-1].step == {"op": "knob", "path": "/proc/sys/kernel/panic_on_oops", "value": "1", "before": "0"}
 
 
