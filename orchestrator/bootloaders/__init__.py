@@ -6,9 +6,11 @@ from __future__ import annotations
 from orchestrator.bootloaders.base import NextBoot, Stack
 from orchestrator.bootloaders.bls import Bls
 from orchestrator.bootloaders.grub import Grub
+from orchestrator.bootloaders.systemdboot import SystemdBoot
+from orchestrator.bootloaders.zipl import Zipl
 from orchestrator.documents.facts import Facts
 
-STACKS: dict[str, Stack] = {"grub": Grub(), "grub-bls": Bls()}
+STACKS: dict[str, Stack] = {"grub": Grub(), "grub-bls": Bls(), "systemd-boot": SystemdBoot(), "zipl": Zipl()}
 
 
 def next_boot(stack: str, facts: Facts) -> NextBoot:

@@ -1,67 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GRUB with Boot Loader Specification entries (Fedora, RHEL 8 and later): what boots next.
+"""GRUB with Boot Loader Specification entries (Fedora, RHEL 8 and later).
 
 GRUB's blscfg command sorts ``/boot/loader/entries/*.conf`` from the newest to the oldest and boots the one that grubenv
 names (``next_entry`` once, else ``saved_entry``, an id or a number), or the first. Arguments may be kept in grubenv
-(``$kernelopts``, RHEL 8) and are then read from there. Source: uapi-group.org boot_loader_specification; grub2's
-blscfg.c as packaged by Fedora.
+(``$kernelopts``, RHEL 8) and are then read from there. Source: grub2's blscfg.c as packaged by Fedora.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
-from orchestrator.bootloaders.base import NextBoot, Stack
+import msgspec
+
 from orchestrator.bootloaders.grub import default_choice
-from orchestrator.cmdline import split
+from orchestrator.bootloaders.loader import TRIAL, Entry, Loader, entries
+from orchestrator.cmdline import key_of, split
 from orchestrator.documents.facts import Facts
-from orchestrator.versions import Version
+from orchestrator.documents.plan import DesiredFile, DesiredState
 
-_ENTRIES = re.compile(r"/boot(?:/efi)?/loader/entries/([^/]+)\.conf\Z")
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One entry. ``id`` is the file's name without ``.conf``; ``fields`` as they are written, the last of each counts."""
-
-    id: str
-    path: str
-    fields: dict[str, str]
-
-    @property
-    def title(self) -> str:
-        """What the menu shows."""
-        return self.fields.get("title", self.id)
-
-
-def parse(path: str, text: str) -> Entry:
-    """One entry file. Several ``options`` lines are one command line, as in the specification."""
-    fields: dict[str, str] = {}
-    for row in text.splitlines():
-        key, _, value = row.strip().partition(" ")
-        if not key or key.startswith("#"):
-            continue
-        value = value.strip()
-        fields[key] = f"{fields[key]} {value}" if key == "options" and key in fields else value
-    m = _ENTRIES.match(path)
-    return Entry(m[1] if m else path, path, fields)
-
-
-def entries(facts: Facts) -> tuple[list[Entry], str]:
-    """All entries, newest first, and why they cannot be told (empty if they can)."""
-    found = []
-    for path, file in facts.files.items():
-        if not _ENTRIES.match(path):
-            continue
-        if file.error or file.text is None:
-            return [], f"{path} could not be read: {file.error or 'its text was not read'}"
-        found.append(parse(path, file.text))
-    if not found:
-        return [], "there is no entry in /boot/loader/entries"
-    # A rescue entry's version begins with "0-rescue" and so comes last, as it does in the menu.
-    return sorted(found, key=lambda e: (Version(e.fields.get("version", e.id)), Version(e.id)), reverse=True), ""
+def _block(facts: Facts) -> str:
+    """Path of GRUB's environment block, through the link that lies on /boot where the firmware is EFI."""
+    path = posixpath.join(posixpath.dirname(facts.boot.grub.path or "/boot/grub2/grub.cfg"), "grubenv")
+    file = facts.files.get(path)
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), file.link)) if file and file.link else path
 
 
 def _choose(found: list[Entry], choice: str) -> Entry:
@@ -70,35 +37,65 @@ def _choose(found: list[Entry], choice: str) -> Entry:
     return next((e for e in found if choice and choice in (e.id, e.title)), found[0])
 
 
-def next_boot(facts: Facts) -> NextBoot:
-    """The entry that boots next, with its arguments as the kernel will get them."""
-    found, why = entries(facts)
-    if why:
-        return NextBoot(False, why)
-    env = facts.boot.grub.env
-    choice = env.get("next_entry") or default_choice(facts.boot.grub)
-    if "saved_entry" in choice or not facts.boot.grub.lines:
-        choice = env.get("saved_entry", "")
-    entry = _choose(found, choice)
-    missing = [
-        m[1] for m in _VARIABLE.finditer(entry.fields.get("options", "")) if m[1] not in env and m[1] != "tuned_params"
-    ]
-    if missing:
-        return NextBoot(False, f"{entry.path} takes arguments from ${missing[0]}, which grubenv does not have")
-    options = _VARIABLE.sub(lambda m: env.get(m[1], ""), entry.fields.get("options", ""))
-    kernel = entry.fields.get("linux", "")
-    name = kernel.rsplit("/", 1)[-1]
-    release = name.split("-", 1)[1] if name.startswith(("vmlinuz-", "vmlinux-", "Image-")) else ""
-    if not kernel:
-        return NextBoot(False, f"{entry.path} names no kernel")
-    return NextBoot(True, "", entry.title, kernel, release or entry.fields.get("version", ""), split(options))
-
-
-class Bls(Stack):
+class Bls(Loader):
     """GRUB that reads loader entries."""
 
     place = "/boot/loader/entries"
+    trials = ("bls-trial",)
 
-    def next_boot(self, facts: Facts) -> NextBoot:
-        """The entry that boots next, with its arguments as the kernel will get them."""
-        return next_boot(facts)
+    def chosen(self, facts: Facts) -> tuple[Entry | None, list[str], str]:
+        """grubenv's choice. A trial of ours is not what stays."""
+        found, why = entries(facts)
+        if why:
+            return None, [], why
+        env = facts.boot.grub.env
+        once = env.get("next_entry") or ""
+        choice = once if once and not once.startswith(TRIAL) else default_choice(facts.boot.grub)
+        if "saved_entry" in choice or not facts.boot.grub.lines:
+            choice = env.get("saved_entry", "")
+        entry = _choose(found, choice)
+        options = entry.fields.get("options", "")
+        missing = [m[1] for m in _VARIABLE.finditer(options) if m[1] not in env and m[1] != "tuned_params"]
+        if missing:
+            return None, [], f"{entry.path} takes arguments from ${missing[0]}, which grubenv does not have"
+        return entry, split(_VARIABLE.sub(lambda m: env.get(m[1], ""), options)), ""
+
+    def files(self, facts: Facts, desired: DesiredState, data: Mapping[str, Any]) -> list[DesiredFile]:
+        """As with every loader; what entries take from ``$kernelopts`` is changed in the environment block."""
+        out, shared = [], False
+        texts = {e.path: e.fields.get("options", "") for e in self.ours(facts)}
+        for file in super().files(facts, desired, data):
+            through = "kernelopts" in texts.get(file.path, "")
+            keys = [*file.remove, *dict.fromkeys(key_of(a) for a in file.ensure)]
+            out.append(msgspec.structs.replace(file, ensure=[], remove=keys) if through else file)
+            shared = shared or through
+        if shared:
+            removed = [k for k in desired.boot_owned if k not in map(key_of, desired.boot_ensure)]
+            why = "the entries take their arguments from here"
+            out.append(DesiredFile(path=_block(facts), ensure=desired.boot_ensure, remove=removed, why=why))
+        return out
+
+    def no_trial(self, facts: Facts) -> str:
+        """The menu must know a choice for one boot, and the default must be named."""
+        lines, env = facts.boot.grub.lines, facts.boot.grub.env
+        if not any(line.startswith("save_env next_entry") for line in lines):
+            return "grub.cfg knows no choice for one boot (next_entry)"
+        saved = env.get("saved_entry") or ""
+        if "saved_entry" not in default_choice(facts.boot.grub) or saved not in {e.id for e in entries(facts)[0]}:
+            return "no entry is named as the default (saved_entry), so another entry could take its place"
+        once = env.get("next_entry") or ""
+        if once and not once.startswith(TRIAL):
+            return "somebody has already chosen an entry for the next boot"
+        return ""
+
+    def left_over(self, facts: Facts) -> str:
+        """A choice of ours in grubenv, or an entry of ours."""
+        if (facts.boot.grub.env.get("next_entry") or "").startswith(TRIAL):
+            return "boot arguments on trial are chosen for the next boot"
+        return super().left_over(facts)
+
+    def trial_problem(self, step: Mapping[str, Any], facts: Facts) -> str:
+        """Also: GRUB must have cleared its choice while booting."""
+        if (facts.boot.grub.env.get("next_entry") or "").startswith(TRIAL):
+            return "GRUB did not clear its choice for one boot, and would repeat it"
+        return super().trial_problem(step, facts)

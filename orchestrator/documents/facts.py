@@ -225,6 +225,7 @@ class Boot(Document, frozen=True, kw_only=True):
     markers: list[str] = []  # paths of interest that exist
     tools: list[str] = []  # commands of interest that are installed
     grub: GrubConfig = GrubConfig()
+    loader: dict[str, str] = {}  # EFI variables of systemd-boot: LoaderEntryDefault, LoaderEntryOneShot, …
 
 
 class FileFact(Document, frozen=True, kw_only=True):

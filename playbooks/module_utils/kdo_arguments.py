@@ -16,6 +16,7 @@ except ImportError:
 # What may be written as an argument: nothing that a boot loader's own language, or a shell, would read.
 ARGUMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:=@/+%-]{0,511}\Z")
 ENTRY = re.compile(r"(/boot|/boot/efi|/efi|/boot/esp)/loader/entries/[A-Za-z0-9._+~-]{1,200}\.conf\Z")
+GRUBENV = re.compile(r"/boot/(grub2|efi/EFI/[A-Za-z0-9._-]{1,40})/grubenv\Z")
 KERNEL_CMDLINE = "/etc/kernel/cmdline"
 ZIPL = "/etc/zipl.conf"
 GRUB_DEFAULTS = "/etc/default/grub"
@@ -125,6 +126,25 @@ def _grub_defaults(text, ensure, remove):
     return assign(text, pairs)
 
 
+def _environment(text, ensure, remove):
+    """GRUB's environment block has exactly 1024 bytes, the rest of it is filled up."""
+    size = len(text.encode("utf-8", "surrogateescape"))
+    rows = text.rstrip("#").split("\n")
+    found = [number for number, row in enumerate(rows) if row.startswith("kernelopts=")]
+    if size != 1024 or not text.startswith("# GRUB Environment Block\n") or len(found) != 1:
+        raise EditError("it is not an environment block with kernelopts")
+    now = rows[found[0]][len("kernelopts=") :]
+    after = line(now, ensure, remove)
+    if after == now:
+        return text
+    rows[found[0]] = "kernelopts=" + after
+    out = "\n".join(rows)
+    room = size - len(out.encode("utf-8", "surrogateescape"))
+    if room < 0:
+        raise EditError("the arguments do not fit into the environment block")
+    return out + "#" * room
+
+
 def _plain(text, ensure, remove):
     for number, row in enumerate(text.split("\n"), 1):
         if row.lstrip().startswith("#"):
@@ -134,7 +154,7 @@ def _plain(text, ensure, remove):
 
 def known(path):
     """Whether the path is one whose arguments can be edited."""
-    return path in (KERNEL_CMDLINE, ZIPL, GRUB_DEFAULTS) or bool(ENTRY.match(path))
+    return path in (KERNEL_CMDLINE, ZIPL, GRUB_DEFAULTS) or bool(ENTRY.match(path) or GRUBENV.match(path))
 
 
 def edit(path, text, ensure, remove):
@@ -148,6 +168,8 @@ def edit(path, text, ensure, remove):
         return _zipl(text, ensure, remove)
     if path == GRUB_DEFAULTS:
         return _grub_defaults(text, ensure, remove)
+    if GRUBENV.match(path):
+        return _environment(text, ensure, remove)
     if ENTRY.match(path):
         return _entry(text, ensure, remove)
     raise EditError("the arguments in %s are not known to us" % path)

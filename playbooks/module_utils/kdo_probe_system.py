@@ -24,6 +24,8 @@ MAX_GRUB_LINES, MAX_GRUB_LINE, MAX_GRUB_TEXT = 4000, 2000, 256 << 10
 _GRUB = re.compile(
     r"(menuentry|submenu|linux|initrd|multiboot|module|set default|set fallback|(if|elif|else|fi)\b|load_env|\}|blscfg|save_env)"
 )
+_LOADER = ("LoaderEntryDefault", "LoaderEntryOneShot", "LoaderEntryLastBooted", "LoaderEntrySelected")
+_LOADER_VENDOR = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 _UNITS = (("LoadState", "load"), ("UnitFileState", "enabled"), ("ActiveState", "active"))
 _UNITS += (("SubState", "sub"), ("ConditionResult", "condition"), ("Result", "result"))
 
@@ -88,6 +90,18 @@ def _grub(reader, paths, redactor):
     return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "lines": lines, "env": env}
 
 
+def _loader(reader):
+    """What systemd-boot keeps in the firmware: four bytes of attributes, then UTF-16."""
+    found = {}
+    for name in _LOADER:
+        data = reader.read_bytes("/sys/firmware/efi/efivars/%s-%s" % (name, _LOADER_VENDOR), 1024, record=False)
+        if data and len(data) > 4:
+            value = clean(data[4:].decode("utf-16-le", "replace").split("\0")[0], 300)
+            if value:
+                found[name] = value
+    return found
+
+
 def boot(reader, interest, redactor, said):
     """Marks of boot stacks."""
     told = texts_of(said, "tools")
@@ -99,6 +113,7 @@ def boot(reader, interest, redactor, said):
         "markers": existing(reader, interest.get("boot_markers", []), None),
         "tools": tools,
         "grub": _grub(reader, interest.get("grub_cfg", []), redactor),
+        "loader": _loader(reader),
     }
 
 

@@ -61,7 +61,7 @@ class Trial(Action):
         """Mark (eight hexadecimal digits) of the entry that is there, or None."""
         raise NotImplementedError
 
-    def possible(self, tree, step, change_id):
+    def possible(self, tree, shop, step, change_id):
         """Raises Refused if arguments cannot be tried for one boot."""
         raise NotImplementedError
 

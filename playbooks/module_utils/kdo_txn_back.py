@@ -11,6 +11,7 @@ import re
 try:
     from ansible.module_utils import kdo_txn_boot as boot
     from ansible.module_utils import kdo_txn_expect as expectations
+    from ansible.module_utils import kdo_txn_loader as loader
     from ansible.module_utils import kdo_txn_trial as trial
     from ansible.module_utils.kdo_txn_files import GRUB_CONFIG, Refused
     from ansible.module_utils.kdo_txn_fs import remove_quietly, temporary_name
@@ -19,6 +20,7 @@ try:
 except ImportError:
     import kdo_txn_boot as boot
     import kdo_txn_expect as expectations
+    import kdo_txn_loader as loader
     import kdo_txn_trial as trial
     from kdo_txn_files import GRUB_CONFIG, Refused
     from kdo_txn_fs import remove_quietly, temporary_name
@@ -92,8 +94,10 @@ class RollBack(object):
         return next((tx for tx in self.store.all() if name is not None and tx.name == name), None)
 
     def _arguments(self):
+        """What the boot menu says, so that it can be seen whether the next boot differs."""
         data = self.tree.read(GRUB_CONFIG) or b""
-        return [words for _, words in expectations.kernel_lines(data.decode("utf-8", "replace"))]
+        found = [words for _, words in expectations.kernel_lines(data.decode("utf-8", "replace"))]
+        return found + loader.options(self.tree)
 
     def roll_back(self, force, check, result):
         tx = self.store.newest("committed")

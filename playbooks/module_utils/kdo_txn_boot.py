@@ -38,6 +38,7 @@ MODULES = (
     "kdo_txn_grub",
     "kdo_txn_host",
     "kdo_txn_kit",
+    "kdo_txn_loader",
     "kdo_txn_log",
     "kdo_txn_look",
     "kdo_txn_menu",

@@ -29,6 +29,7 @@ _APT = [
     "-o",
     "DPkg::Lock::Timeout=120",
 ]
+_EDITENV = ("/usr/bin/grub2-editenv", "/usr/bin/grub-editenv")
 _KDUMP = [["/usr/sbin/kdump-config"]]
 
 
@@ -64,6 +65,11 @@ COMMANDS = {
     "grub-check-custom": Command([["/usr/bin/grub-script-check", "/boot/grub/custom.cfg"]], 60),
     "grub-once": Command([["/usr/sbin/grub-reboot"]], 60),
     "grub-next-none": Command([["/usr/bin/grub-editenv", "/boot/grub/grubenv", "unset", "next_entry"]], 60),
+    "grub2-once": Command([[program, "/boot/grub2/grubenv", "set"] for program in _EDITENV], 60),
+    "grub2-next-none": Command([[program, "/boot/grub2/grubenv", "unset", "next_entry"] for program in _EDITENV], 60),
+    "bootctl-list": Command([["/usr/bin/bootctl", "list", "--json=short", "--no-pager"]], 60),
+    "bootctl-once": Command([["/usr/bin/bootctl", "set-oneshot"]], 60),
+    "zipl": Command([["/usr/sbin/zipl"], ["/sbin/zipl"]], 300),
     "reboot": Command([["/usr/bin/systemctl", "reboot"], ["/bin/systemctl", "reboot"]], 60),
     "kdump-hook": Command([["/etc/kernel/postinst.d/kdump-tools"]], 600, "kdump-tools"),
     "kdump-symlinks": _kdump("symlinks", 600),

@@ -283,7 +283,8 @@ def validate(change):
     _every_step(steps, kit.FAMILIES[family])
     names = [step.get("name") for step in steps]
     tries = [name for name in names if name in kit.TRIALS]
-    if len(tries) > 1 or (tries and set(names) & set(kit.DEFAULTS)):
+    edits = any(step["op"] == "arguments" for step in steps)
+    if len(tries) > 1 or (tries and (edits or set(names) & set(kit.DEFAULTS))):
         _bad("steps", "arguments are tried once, or made the default, not both")
     for index, item in enumerate(expect):
         _expect(item, "expect[%d]" % index)

@@ -63,7 +63,7 @@ class Refused(Exception):
 
 def rule(path):
     """(operations, check of a written text) for a path; no operations for one that is not ours to touch."""
-    if arguments.ENTRY.match(path):
+    if arguments.ENTRY.match(path) or arguments.GRUBENV.match(path):
         return ("arguments",), None
     return FILES.get(path, ((), None))
 

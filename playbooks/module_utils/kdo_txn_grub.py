@@ -56,17 +56,21 @@ def ident(change_id):
 
 
 def environment(tree):
+    return environment_of(tree, ENVIRONMENT)
+
+
+def environment_of(tree, path):
     """``{name: value}`` of GRUB's environment block; raises FileError where it is not one that GRUB can write."""
-    data = tree.read(ENVIRONMENT)
+    data = tree.read(path)
     if data is None:
-        raise FileError("there is no %s (grub-editenv %s create makes one)" % (ENVIRONMENT, ENVIRONMENT))
+        raise FileError("there is no %s (grub-editenv %s create makes one)" % (path, path))
     if len(data) != _SIZE or not data.startswith(_HEAD):
-        raise FileError("%s is not an environment block" % ENVIRONMENT)
+        raise FileError("%s is not an environment block" % path)
     rows = [row.partition("=") for row in data.decode("utf-8", "replace").split("\n")]
     return {name: value for name, equals, value in rows if equals and not name.startswith("#")}
 
 
-def _place(tree):
+def place_problem(tree, path):
     """None, or why GRUB cannot write where the environment block is."""
     best = None
     for row in (tree.read("/proc/self/mountinfo") or b"").decode("utf-8", "replace").split("\n"):
@@ -74,14 +78,14 @@ def _place(tree):
         if len(fields) < 10 or "-" not in fields:
             continue
         point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), fields[4])
-        inside = point == "/" or ENVIRONMENT.startswith(point + "/")
+        inside = point == "/" or path.startswith(point + "/")
         if inside and (best is None or len(point) >= len(best[0])):
             best = (point, fields[2], fields[fields.index("-") + 1])
     if best is None:
-        return "it cannot be told on which filesystem %s is" % ENVIRONMENT
+        return "it cannot be told on which filesystem %s is" % path
     point, device, kind = best
     if kind not in _WRITABLE:
-        return "%s is on %s, which GRUB does not write" % (ENVIRONMENT, kind)
+        return "%s is on %s, which GRUB does not write" % (path, kind)
     link = tree.real("/sys/dev/block/" + device)
     real = os.path.realpath(link)
     if not os.path.isdir(real):
@@ -89,7 +93,7 @@ def _place(tree):
     if "/virtual/block/" in real:
         name = tree.value(_inside(tree, real) + "/dm/uuid") or os.path.basename(real)
         return "%s is on %s (LVM, RAID, encryption or the like), which GRUB does not write" % (
-            ENVIRONMENT,
+            path,
             name.partition("-")[0][:40],
         )
     return None
@@ -143,7 +147,7 @@ class Made(object):
             raise grub.MenuError("%s takes its entries from elsewhere (blscfg)" % files.GRUB_CONFIG)
         if self.tree.exists(files.GRUB_CONFIG + ".sig") or "check_signatures=enforce" in text:
             raise grub.MenuError("GRUB reads only signed files here")
-        why = _place(self.tree)
+        why = place_problem(self.tree, ENVIRONMENT)
         if why:
             raise FileError(why)
         rest = without(self.tree.read(files.GRUB_CUSTOM))[0]
@@ -312,7 +316,7 @@ class Try(Trial):
     def there(self, tree):
         return there(tree)
 
-    def possible(self, tree, step, change_id):
+    def possible(self, tree, shop, step, change_id):
         Made(tree, step, change_id)
 
     def arm(self, tree, shop, change_id):

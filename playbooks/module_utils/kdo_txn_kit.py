@@ -2,16 +2,18 @@
 """Every action and every family there is, by name; and the actions that all families have."""
 
 try:
-    from ansible.module_utils.kdo_txn_action import Action, StepError
+    from ansible.module_utils.kdo_txn_action import Action, StepError, Trial
     from ansible.module_utils.kdo_txn_debian import Debian
     from ansible.module_utils.kdo_txn_files import Refused
     from ansible.module_utils.kdo_txn_grub import Regenerate, Try
+    from ansible.module_utils.kdo_txn_loader import Bls, RunZipl, Settle, SystemdBoot
     from ansible.module_utils.kdo_txn_host import loaded, reload_impossible, running_release
 except ImportError:
-    from kdo_txn_action import Action, StepError
+    from kdo_txn_action import Action, StepError, Trial
     from kdo_txn_debian import Debian
     from kdo_txn_files import Refused
     from kdo_txn_grub import Regenerate, Try
+    from kdo_txn_loader import Bls, RunZipl, Settle, SystemdBoot
     from kdo_txn_host import loaded, reload_impossible, running_release
 
 
@@ -91,11 +93,15 @@ ACTIONS = {
         Unload("kdump-unload"),
         Regenerate("grub-regenerate"),
         Try("grub-trial"),
+        SystemdBoot("sdboot-trial"),
+        Bls("bls-trial"),
+        RunZipl("zipl"),
     )
 }
-TRIALS = {"grub-trial": ACTIONS["grub-trial"]}
+TRIALS = {name: action for name, action in ACTIONS.items() if isinstance(action, Trial)}
+ACTIONS["loader-settle"] = Settle("loader-settle", [ACTIONS["sdboot-trial"], ACTIONS["bls-trial"]])
 # Actions that make arguments the default: never in one change with a trial of them.
-DEFAULTS = ("grub-regenerate",)
+DEFAULTS = ("grub-regenerate", "loader-settle", "zipl")
 
 
 def make_anew(undo, path):

@@ -39,7 +39,7 @@ def arm_and_reboot(tree, shop, store):
     trial = kit.TRIALS[step["name"]]
     if trial.there(tree) != change_id[:8]:
         raise Refused("there is nothing to try", "the boot menu does not hold the entry", "kdo rollback")
-    trial.possible(tree, step, change_id)  # everything is still as it must be
+    trial.possible(tree, shop, step, change_id)  # everything is still as it must be
     try:
         trial.arm(tree, shop, change_id)
         tx.append("armed", boot_id=boot_id(tree))
