@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 KDO := $(VENV)/bin/kdo
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test test-lab test-lab-full schemas docs bench clean
+.PHONY: demo test test-lab test-lab-full results schemas docs bench clean
 
 $(VENV)/.ready: pyproject.toml
 	@set -e; python=; \
@@ -44,6 +44,12 @@ test-lab: $(VENV)/.ready
 test-lab-full: $(VENV)/.ready
 	@$(RUN) -c 'from orchestrator.lab.requirements import install; install()'
 	@$(RUN) -m pytest -q -m lab -p no:cacheprovider $(ARGS) tests/lab
+
+# The same, with what came of it kept: docs/coverage.md is made from tests/results.
+results: $(VENV)/.ready
+	@mkdir -p tests/results && rm -f tests/results/lab.jsonl
+	@KDO_LAB_RESULTS=$(CURDIR)/tests/results/lab.jsonl $(MAKE) test-lab-full ARGS="$(ARGS)"
+	@$(RUN) -m orchestrator.reference .
 
 # Schemas and reference pages that are generated from code; a test checks that they are up to date.
 schemas docs: $(VENV)/.ready

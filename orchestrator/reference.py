@@ -172,6 +172,14 @@ def _matrix() -> str:
     return svg(shapes, width, height, title)
 
 
+def _coverage() -> str | None:
+    from orchestrator.coverage import page  # noqa: PLC0415
+    from orchestrator.knowledge.load import knowledge  # noqa: PLC0415
+
+    results = Path(__file__).resolve().parent.parent / "tests" / "results"
+    return page(knowledge(), results) if results.is_dir() else None  # an installed package has no results
+
+
 def generate() -> dict[str, str]:
     """Path below the top level → text."""
     out = {f"schemas/{name}.schema.json": _schema(name, kind) for name, kind in _DOCUMENTS.items()}
@@ -179,6 +187,9 @@ def generate() -> dict[str, str]:
     out["docs/command-reference.md"] = _commands()
     out["docs/checks.md"] = _checks()
     out["docs/matrix.svg"] = _matrix()
+    coverage = _coverage()
+    if coverage is not None:
+        out["docs/coverage.md"] = coverage
     return out
 
 

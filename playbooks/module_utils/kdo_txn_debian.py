@@ -157,7 +157,9 @@ class Debian(Family):
         look.kernel(release)
         if not look.tree.exists("/usr/sbin/mkinitramfs") and not look.coming:
             raise Refused(
-                "the capture image cannot be built", "there is no /usr/sbin/mkinitramfs", "install initramfs-tools"
+                "the capture image cannot be built",
+                "there is no /usr/sbin/mkinitramfs, and kdump-tools cannot use dracut",
+                "install initramfs-tools-core (initramfs-tools would remove dracut)",
             )
         sizes = [look.tree.stat(path) for path in (CAPTURE + "/initrd.img-" + release, "/boot/initrd.img-" + release)]
         known = [info.st_size for info in sizes if info is not None]
