@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.bootloaders import pbl
 from orchestrator.bootloaders.base import NextBoot, Stack
 from orchestrator.bootloaders.bls import Bls
 from orchestrator.bootloaders.grub import Grub
@@ -11,6 +15,15 @@ from orchestrator.bootloaders.zipl import Zipl
 from orchestrator.documents.facts import Facts
 
 STACKS: dict[str, Stack] = {"grub": Grub(), "grub-bls": Bls(), "systemd-boot": SystemdBoot(), "zipl": Zipl()}
+
+# The stacks of families that write through tools of their own (families.yaml, ``via``): tool → stack.
+_VIA: dict[str, Mapping[str, Stack]] = {"pbl": pbl.STACKS}
+
+
+def writer(stack: str, data: Mapping[str, Any]) -> Stack:
+    """The module that changes a boot stack. ``data``: what knowledge says of the stack on the host's family."""
+    found: Stack = _VIA[data["via"]][stack] if "via" in data else STACKS[stack]
+    return found
 
 
 def next_boot(stack: str, facts: Facts) -> NextBoot:

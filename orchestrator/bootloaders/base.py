@@ -15,10 +15,11 @@ from orchestrator.documents.plan import Change, DesiredFile, DesiredState
 
 @dataclass(frozen=True)
 class NextBoot:
-    """What the next boot will really run. ``known=False``: it cannot be told, and ``why``."""
+    """What the next boot will really run. ``known=False``: it cannot be told, ``why``, and what to do by hand (``fix``)."""
 
     known: bool
     why: str = ""
+    fix: str = ""
     title: str = ""
     kernel: str = ""  # path as the boot loader names it
     release: str = ""

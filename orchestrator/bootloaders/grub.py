@@ -109,7 +109,7 @@ class Grub(Stack):
         why = "; ".join(wrong) or ("its source has changed" if changes else forgotten)
         step = {"op": "action", "name": data["regenerate"]}
         changes.append(Change(kind="boot", what=f"regenerate {PurePosixPath(data['config']).name}", why=why, step=step))
-        expect = [_words(desired, data["config"])] if wrong or len(changes) > 1 else []
+        expect = [words(desired, data["config"])] if wrong or len(changes) > 1 else []
         trial = try_step("grub-trial", desired) if expect and data.get("trial") else {}
         return BootPlan(changes, expect, trial)
 
@@ -161,7 +161,7 @@ def _file(desired: DesiredState, data: Mapping[str, Any]) -> DesiredFile:
     return DesiredFile(path=data["defaults"], ensure=desired.boot_ensure, remove=owned, why=why)
 
 
-def _words(desired: DesiredState, config: str) -> dict[str, Any]:
+def words(desired: DesiredState, config: str) -> dict[str, Any]:
     """What every entry of the generated menu must say."""
     keys = [key_of(a) for a in desired.boot_ensure]
     once = {f"{key_of(a)}=": a for a in desired.boot_ensure if "=" in a and keys.count(key_of(a)) == 1}
@@ -196,7 +196,8 @@ def next_boot(facts: Facts) -> NextBoot:
     kernel = words[1]
     name = kernel.rsplit("/", 1)[-1]
     release = name.split("-", 1)[1] if name.startswith(("vmlinuz-", "vmlinux-")) else ""
-    return NextBoot(True, "", entry.title if entry else "", kernel, release, words[2:])
+    title = entry.title if entry else ""
+    return NextBoot(True, title=title, kernel=kernel, release=release, arguments=words[2:])
 
 
 def snippet(ensure: list[str], owned: list[str]) -> str:

@@ -90,7 +90,8 @@ def boot_of(entry: Entry, arguments: list[str]) -> NextBoot:
         return NextBoot(False, f"{entry.path} names no kernel")
     name = kernel.rsplit("/", 1)[-1]
     release = name.split("-", 1)[1] if name.startswith(("vmlinuz-", "vmlinux-", "Image-")) else ""
-    return NextBoot(True, "", entry.title, kernel, release or entry.fields.get("version", ""), arguments)
+    release = release or entry.fields.get("version", "")
+    return NextBoot(True, title=entry.title, kernel=kernel, release=release, arguments=arguments)
 
 
 class Loader(Stack):

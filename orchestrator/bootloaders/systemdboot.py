@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from orchestrator.bootloaders.base import NextBoot
 from orchestrator.bootloaders.loader import TRIAL, Entry, Loader, entries
 from orchestrator.cmdline import split
 from orchestrator.documents.facts import Facts
 from orchestrator.versions import Version
 
 _IMAGE = re.compile(r"(?:/boot|/boot/efi|/efi)/EFI/Linux/([^/]+)\.efi\Z")
+_BY_HAND = (
+    "put the arguments into /etc/kernel/cmdline and build the image anew (kernel-install, ukify), "
+    "or into an add-on below EFI/Linux/IMAGE.efi.extra.d; reboot, then plan again"
+)
 _CONF = ("/boot/efi/loader/loader.conf", "/efi/loader/loader.conf", "/boot/loader/loader.conf")
 
 
@@ -61,6 +67,11 @@ class SystemdBoot(Loader):
 
     place = "loader/entries"
     trials = ("sdboot-trial",)
+
+    def next_boot(self, facts: Facts) -> NextBoot:
+        """The entry that boots next; for a unified kernel image what to do by hand."""
+        boot = super().next_boot(facts)
+        return replace(boot, fix=_BY_HAND) if "unified kernel image" in boot.why else boot
 
     def chosen(self, facts: Facts) -> tuple[Entry | None, list[str], str]:
         """The one-shot choice if it is not ours, else the default, else the first of the menu."""

@@ -74,7 +74,8 @@ class Planner:
             return _unsupported(_blank(platform, decision, []), desired.why_not)
         if obstacle := _obstacle(facts, desired, boot):
             return _blank(platform, decision, [obstacle])
-        stack = bootloaders.STACKS[platform.boot_stack]
+        data = family.boot(platform.boot_stack) or {}
+        stack = bootloaders.writer(platform.boot_stack, data)
         capture = family.capture(facts, platform, boot)
         key = (*_key(facts, platform, decision, desired, boot, capture), stack.key(facts))
         found = self._plans.get(key)
@@ -83,7 +84,7 @@ class Planner:
                 self._plans.clear()
             make = self._changes if desired.enabled else self._disable
             base = msgspec.structs.replace(_blank(platform, decision, []), family=platform.family)
-            view = View(facts, decision, desired, boot, capture, stack, family.boot(platform.boot_stack) or {})
+            view = View(facts, decision, desired, boot, capture, stack, data)
             found = self._plans[key] = (make(base, view), decision, desired)
         return found[0]
 
@@ -98,7 +99,7 @@ class Planner:
         reported = self.reported.get(platform.boot_stack)
         if reported is not None:
             return str(reported)
-        return f"the boot stack {platform.boot_stack} is not supported yet on this family"
+        return f"the boot stack {platform.boot_stack} is not supported yet on the family {platform.family}"
 
     def keep_reservation(self, decision: Decision, facts: Facts, boot: NextBoot) -> tuple[Decision, list[Refusal]]:
         """Keep a sufficient reservation that is already there; refuse one that the kernel would turn into nothing."""
@@ -120,10 +121,11 @@ class Planner:
             step = {"op": "package-install", "names": list(desired.packages)}
             names = ", ".join(desired.packages)
             changes.append(Change(kind="package", what=f"install {names}", why="kdump needs it", step=step))
+        changes += steps.login(desired)
         more, planned = steps.files_and_boot(facts, desired, v.boot, v.stack, v.data)
         if planned.obstacle is not None:
             return msgspec.structs.replace(base, refusals=[*base.refusals, planned.obstacle])
-        changes += [*more, *planned.changes, *steps.image(v.capture), *steps.service(facts, desired)]
+        changes += [*more, *planned.changes, *steps.image(v.capture, desired, more), *steps.service(facts, desired)]
         reboot_why = steps.reboot_reason(facts, v.decision.settings.reservation.wanted)
         reload_why = steps.reload_reason(facts, desired, v.capture, [c.kind for c in changes])
         expect: list[dict[str, Any]] = []
@@ -209,7 +211,9 @@ def _finished(
 
 def _reservation(decision: Decision, present: list[str], ram: int) -> tuple[Decision, list[Refusal]]:
     wish = decision.settings.reservation
-    if wish.origin == "table" and len(present) == 1 and present != wish.arguments:
+    # One size, or SUSE's pair below and above 4 GiB.
+    single = len(present) == 1 or [p.rpartition(",")[2] for p in present] in (["low", "high"], ["high", "low"])
+    if wish.origin == "table" and single and present != wish.arguments:
         size = reserved_by(present, ram)
         if size >= max(wish.wanted or 0, 1):
             kept = msgspec.structs.replace(
@@ -280,7 +284,7 @@ def _obstacle(facts: Facts, desired: DesiredState, boot: NextBoot) -> Refusal | 
     """Something that was not seen and must be seen before anything may be changed."""
     as_root = "run it again with root's rights (become)" if facts.probe.euid != 0 else "look at it on the host"
     if not boot.known:
-        return Refusal(id="boot-unknown", what="it cannot be told what this host boots next", why=boot.why, fix=as_root)
+        return Refusal(id="boot-unknown", what="it cannot be told what this host boots next", why=boot.why, fix=boot.fix or as_root)
     for file in desired.files:
         fact = facts.files.get(file.path)
         if fact is not None and (fact.error or fact.text is None or fact.link):

@@ -71,7 +71,7 @@ def test_a_unified_kernel_image_is_reported():
         booted(BOTH, files=image),
         booted(BOTH, {"LoaderEntryDefault": "debian.efi"}),
     ):
-        assert not boot.known and "unified kernel image" in boot.why
+        assert not boot.known and "unified kernel image" in boot.why and "/etc/kernel/cmdline" in boot.fix
     assert booted(BOTH, conf=f"default {MACHINE}-*\n", files=image).release == NEW
 
 

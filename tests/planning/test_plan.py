@@ -189,7 +189,7 @@ def test_a_reservation_that_the_kernel_would_ignore_is_refused():
         ({"family": "redhat", "distribution": "rhel", "distribution_version": "9.4"}, "redhat"),
         ({"family": "unknown", "distribution": "void"}, "unknown"),
         ({"distribution_version": "11"}, "older than 12"),
-        ({"boot_stack": "systemd-boot"}, "systemd-boot"),
+        ({"boot_stack": "extlinux"}, "extlinux"),
     ],
 )
 def test_other_families_and_boot_stacks_are_never_touched(where, why):
