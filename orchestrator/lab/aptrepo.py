@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.lab import aptserve
-from orchestrator.lab.images import DPKG_STATUS
+from orchestrator.lab.layout import DPKG_STATUS
 from orchestrator.lab.mirrors import download_options, machine_mirrors
 from orchestrator.lab.process import default_cache, exclusive, run
 from orchestrator.lab.requirements import require
-from orchestrator.lab.rootfs import Suite
+from orchestrator.lab.spec import Suite
 
 REPOSITORY_VERSION: Final = 1  # raise it when this module changes what a repository contains
 GUEST_ADDRESS: Final = "10.0.2.100:80"

@@ -20,7 +20,7 @@ from typing import Any, Final
 from orchestrator.lab import treehash
 from orchestrator.lab.aptrepo import guest_forward
 from orchestrator.lab.console import Console, Line
-from orchestrator.lab.images import DISK, HOST_KEY, private_key
+from orchestrator.lab.layout import DISK, EFI_CODE, EFI_VARIABLES, HOST_KEY, private_key
 from orchestrator.lab.process import LabError, default_cache, run
 from orchestrator.lab.qmp import Qmp
 
@@ -39,6 +39,7 @@ class Machine:
     cpus: int = 1
     cpu: str = "qemu64"
     apt_repository: Path | None = None
+    forwards: tuple[str, ...] = ()  # values of QEMU's guestfwd=, see orchestrator.lab.target
     extra: tuple[str, ...] = field(default=())  # further QEMU arguments, e.g. ("-smbios", "type=1,product=…")
 
 
@@ -55,6 +56,7 @@ class Guest:
         self.machine = machine or Machine()
         self.key = private_key(cache or default_cache())
         self.disk = home / DISK
+        self.variables = home / EFI_VARIABLES  # kept from start to start, as the board keeps them
         self.known_hosts = home / "known_hosts"
         self.port = 0
         self.boots = 0
@@ -74,10 +76,12 @@ class Guest:
         if not self.disk.exists():
             run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", self.image.resolve(), "-F", "qcow2", self.disk],
                 stage=f"make the overlay of {self.name}", timeout=60)  # fmt: skip
+        if (self.image.parent / EFI_VARIABLES).is_file() and not self.variables.exists():
+            shutil.copyfile(self.image.parent / EFI_VARIABLES, self.variables)
         first = self.port == 0
         for attempt in range(1, START_TRIES + 1):
             if first:
-                self.port = _free_port()
+                self.port = free_port()
             try:
                 self._launch()
                 break
@@ -255,6 +259,7 @@ class Guest:
         network = f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22"
         if self.machine.apt_repository is not None:
             network += f",guestfwd={guest_forward(self.machine.apt_repository)}"
+        network += "".join(f",guestfwd={forward}" for forward in self.machine.forwards)
         return [
             "qemu-system-x86_64", "-name", self.name, "-machine", "pc",
             "-accel", "tcg,thread=multi,tb-size=256", "-cpu", self.machine.cpu,
@@ -265,7 +270,16 @@ class Guest:
             "-drive", f"if=none,id=d0,file={_escape(self.disk)},format=qcow2,cache=unsafe,discard=unmap",
             "-device", "virtio-blk-pci,drive=d0",
             "-netdev", network, "-device", "virtio-net-pci,netdev=n0,romfile=",
-            *self.machine.extra,
+            *self._firmware(), *self.machine.extra,
+        ]  # fmt: skip
+
+    def _firmware(self) -> list[str]:
+        """UEFI with this guest's own variables, for an image that brings some; else QEMU's own BIOS."""
+        if not self.variables.exists():
+            return []
+        return [
+            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={EFI_CODE}",
+            "-drive", f"if=pflash,unit=1,format=raw,file={_escape(self.variables)}",
         ]  # fmt: skip
 
     def _collect(self) -> None:
@@ -309,7 +323,8 @@ def _escape(path: Path) -> str:
     return os.fspath(path).replace(",", ",,")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody uses at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disk images of guests, built once and kept by the hash of all that goes into them.
 
-One image is a directory ``<cache>/images/<suite>-<kdump|plain>-<hash>/``:
+One image is a directory ``<cache>/images/<title>-<hash>/``:
 
-* ``disk.qcow2``: MBR disk, real GRUB, one ext4 root; never written to again (guests use overlays);
+* ``disk.qcow2``: the disk with its boot loader; never written to again (guests use overlays);
+* ``efi-variables.fd``: the firmware's variables, if it is a disk for UEFI (guests use copies);
 * ``ssh_host_ed25519_key.pub``: the key by which its guests are known;
-* ``dpkg-status``: dpkg's database, so that a repository of exactly the missing packages can be made.
+* ``dpkg-status``: dpkg's database, so that a repository of exactly the missing packages can be made;
+* ``about.json``: what it was made from, and how long that took.
 """
 
 from __future__ import annotations
@@ -17,19 +19,21 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from orchestrator.lab import rootfs
+from orchestrator.lab import install, redhat, rootfs
+from orchestrator.lab import spec as kinds
+from orchestrator.lab.layout import DISK, DPKG_STATUS, HOST_KEY, private_key, public_key
 from orchestrator.lab.mirrors import machine_mirrors
 from orchestrator.lab.process import LabError, default_cache, exclusive, run
 from orchestrator.lab.requirements import require
+from orchestrator.lab.spec import ImageSpec
+
+__all__ = ["DISK", "DPKG_STATUS", "HOST_KEY", "ImageSpec", "build_image", "image_name", "private_key", "public_key"]
 
 BUILDER_VERSION: Final = 1  # raise it when this module changes what an image contains
-DISK: Final = "disk.qcow2"
-HOST_KEY: Final = "ssh_host_ed25519_key.pub"
-DPKG_STATUS: Final = "dpkg-status"
 SECTOR: Final = 512
 PARTITION_SECTOR: Final = 2048  # the gap before it holds GRUB's core image
 GRUB_DIR: Final = "usr/lib/grub/i386-pc"
@@ -39,29 +43,8 @@ GRUB_MODULES: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ImageSpec:
-    """One kind of guest disk.
-
-    ``with_kdump`` installs kdump-tools (configured as the package does it); without it the guest's only apt source
-    is :data:`orchestrator.lab.rootfs.GUEST_REPOSITORY`. ``boot`` names the boot stack. ``disk_mb`` is the virtual
-    size in MiB. ``fast`` leaves out what emulation makes slow (see :class:`orchestrator.lab.rootfs.RootSpec`).
-    """
-
-    suite: rootfs.Suite = "bookworm"
-    with_kdump: bool = True
-    boot: Literal["grub"] = "grub"
-    disk_mb: int = 3072
-    fast: bool = True
-
-    @property
-    def memory_mb(self) -> int:
-        """Guest memory in MiB that suits the suite: enough for the package's own ``crashkernel=`` to reserve."""
-        return {"bookworm": 768, "trixie": 1024}[self.suite]
-
-
 def build_image(spec: ImageSpec, cache: Path | None = None) -> Path:
-    """Return the disk of ``spec``, building it first unless the cache has it (one to two minutes, root only).
+    """Return the disk of ``spec``, building it first unless the cache has it (one to five minutes, root only).
 
     Racing builds of one image: the second waits for the first, and uses its result. An interrupted build
     leaves nothing that a later call would take for an image.
@@ -75,7 +58,9 @@ def build_image(spec: ImageSpec, cache: Path | None = None) -> Path:
     if os.geteuid() != 0:
         raise LabError("an image can only be built by root", where="build image", fix="run the lab as root")
     stage = f"build image {home.name}"
-    with exclusive(cache / "locks" / f"{home.name}.lock", stage=stage, timeout=2 * rootfs.BUILD_SECONDS):
+    with exclusive(
+        cache / "locks" / f"{home.name}.lock", stage=stage, timeout=2 * rootfs.BUILD_SECONDS + install.SECONDS
+    ):
         if (home / DISK).is_file():
             return home / DISK
         home.parent.mkdir(parents=True, exist_ok=True)
@@ -84,65 +69,55 @@ def build_image(spec: ImageSpec, cache: Path | None = None) -> Path:
         with tempfile.TemporaryDirectory(prefix=f".{home.name}.", dir=home.parent) as temporary:
             work = Path(temporary)
             work.chmod(0o755)  # apt's sandbox user reads below it
-            _build(spec, key, work)
+            _build(spec, cache, work)
             (work / "image").rename(home)
     return home / DISK
 
 
 def image_name(spec: ImageSpec, key: Path) -> str:
     """Directory name of an image: readable, then a hash of the spec, the builder and the key that may log in."""
-    content = json.dumps([BUILDER_VERSION, asdict(spec), inspect.getsource(rootfs), public_key(key)], sort_keys=True)
-    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-    return f"{spec.suite}-{'kdump' if spec.with_kdump else 'plain'}-{digest}"
+    makers = [inspect.getsource(module) for module in (kinds, rootfs, *([redhat] if spec.boot == "grub-bls" else []))]
+    if spec.needs_first_boot:
+        makers.append(inspect.getsource(install))
+    content = json.dumps([BUILDER_VERSION, asdict(spec), makers, public_key(key)], sort_keys=True)
+    return f"{spec.title}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def private_key(cache: Path) -> Path:
-    """The cache's own ed25519 key, made on first use; its public half is beside it with ``.pub``."""
-    key = cache / "keys" / "id_ed25519"
-    with exclusive(cache / "locks" / "key.lock", stage="make the lab's ssh key", timeout=60):
-        if not key.is_file():
-            key.parent.mkdir(parents=True, exist_ok=True)
-            key.parent.chmod(0o700)
-            fresh = key.with_suffix(f".{os.getpid()}")
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "kdo lab", "-f", fresh],
-                stage="make the lab's ssh key", timeout=60)  # fmt: skip
-            Path(f"{fresh}.pub").rename(f"{key}.pub")
-            fresh.rename(key)  # last: its presence means that both are there
-    return key
-
-
-def public_key(key: Path) -> str:
-    """Text of the public half of ``key``."""
-    return Path(f"{key}.pub").read_text(encoding="utf-8")
-
-
-def _build(spec: ImageSpec, key: Path, work: Path) -> None:
+def _build(spec: ImageSpec, cache: Path, work: Path) -> None:
     started = time.monotonic()
-    root_spec = rootfs.RootSpec(spec.suite, spec.with_kdump, spec.fast)
-    root = rootfs.bootstrap(root_spec, machine_mirrors(), work)
-    bootstrapped = time.monotonic()
-    rootfs.configure(root, root_spec, public_key(key))
-    core = _grub_core(root)
+    root = rootfs.bootstrap(spec, machine_mirrors(), work)
+    took = {"bootstrap": time.monotonic() - started}
+    rootfs.configure(root, spec, public_key(private_key(cache)))
     image = work / "image"
     image.mkdir()
+    shutil.copyfile(root / rootfs.HOST_KEY_PUB, image / HOST_KEY)
+    shutil.copyfile(root / "var/lib/dpkg/status", image / DPKG_STATUS)
+    kernels = rootfs.kernel_releases(root)
+    if spec.needs_first_boot:
+        took |= install.install(spec, root, image, work, cache)
+    else:
+        _embedded(spec, root, image, work)
+    took["total"] = time.monotonic() - started
+    seconds = {stage: round(value, 1) for stage, value in took.items()}
+    about = {"spec": asdict(spec), "kernels": kernels, "seconds": seconds}
+    (image / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _embedded(spec: ImageSpec, root: Path, image: Path, work: Path) -> None:
+    core = _grub_core(root, redhat.GRUB_PREFIX if spec.boot == "grub-bls" else "boot/grub")
     raw = work / "disk.raw"
     _partition(raw, spec.disk_mb)
     _filesystem(raw, root, spec.disk_mb)
     _embed(raw, (root / GRUB_DIR / "boot.img").read_bytes(), core)
     run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, image / DISK], stage="make the qcow2", timeout=600)
-    shutil.copyfile(root / rootfs.HOST_KEY_PUB, image / HOST_KEY)
-    shutil.copyfile(root / "var/lib/dpkg/status", image / DPKG_STATUS)
-    took = {"bootstrap": bootstrapped - started, "total": time.monotonic() - started}
-    about = {"spec": asdict(spec), "kernel": rootfs.kernel_release(root), "seconds": took}
-    (image / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def _grub_core(root: Path) -> bytes:
+def _grub_core(root: Path, prefix: str) -> bytes:
     """GRUB's core image, made by the guest's own tool: modules and kernel of another release do not fit."""
-    early = "search --no-floppy --label root --set=root\nset prefix=($root)/boot/grub\n"
+    early = f"search --no-floppy --label root --set=root\nset prefix=($root)/{prefix}\n"
     (root / "tmp/early.cfg").write_text(early, encoding="utf-8")
     run(
-        ["chroot", root, "grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub",
+        ["chroot", root, "grub-mkimage", "-O", "i386-pc", "-p", f"(hd0,msdos1)/{prefix}",
          "-c", "/tmp/early.cfg", "-o", "/tmp/core.img", *GRUB_MODULES],
         stage="make GRUB's core image", timeout=120,
     )  # fmt: skip

@@ -13,6 +13,8 @@ from orchestrator.lab.process import run
 
 FALLBACK_ARCHIVE: Final = "http://deb.debian.org/debian"
 FALLBACK_SECURITY: Final = "http://deb.debian.org/debian-security"
+# No longer supported: what the security archive lists of it is not all there any more, the last point release is.
+ARCHIVED: Final = ("bullseye",)
 KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # A machine that sits behind a proxy, or uses a frozen mirror, says so here; a download must honour it.
 CARRIED_OPTIONS: Final = (
@@ -29,12 +31,10 @@ class Mirrors:
     keyring: str = KEYRING
 
     def sources(self, suite: str) -> list[str]:
-        """One-line apt sources of ``suite`` with its security updates."""
+        """One-line apt sources of ``suite``, with its security updates while there are any."""
         options = f"[signed-by={self.keyring}]"
-        return [
-            f"deb {options} {self.archive} {suite} main",
-            f"deb {options} {self.security} {suite}-security main",
-        ]
+        security = [f"deb {options} {self.security} {suite}-security main"] if suite not in ARCHIVED else []
+        return [f"deb {options} {self.archive} {suite} main", *security]
 
 
 def machine_mirrors(etc_apt: Path = Path("/etc/apt")) -> Mirrors:

@@ -10,11 +10,13 @@ from orchestrator.lab.process import LabError, run
 
 PACKAGES: Final[tuple[str, ...]] = (
     "apt-utils",  # apt-ftparchive, for the guests' own repository
+    "dosfstools",  # mkfs.fat: an EFI system partition
     "e2fsprogs",  # mke2fs -d: a file system without a loop device
     "fdisk",  # sfdisk
     "makedumpfile",  # judges a dump on the controller
     "mmdebstrap",
     "openssh-client",
+    "ovmf",  # UEFI firmware
     "qemu-system-x86",
     "qemu-utils",
     "seabios",

@@ -3,34 +3,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
+from orchestrator.lab import redhat
 from orchestrator.lab.mirrors import Mirrors, download_options
 from orchestrator.lab.process import run
+from orchestrator.lab.spec import KERNEL, ImageSpec
 
-Suite = Literal["bookworm", "trixie"]
-
+BLS_SUITE: Final = "forky"  # the first whose GRUB (2.14) reads loader entries
 GUEST_REPOSITORY: Final = "http://10.0.2.100/"  # see orchestrator.lab.aptrepo; 10.0.2.0/24 is QEMU's user network
 BUILD_SECONDS: Final = 1800  # generous: two builds on two busy cores
-BASE_PACKAGES: Final = (
-    "dbus", "e2fsprogs", "file", "grub-pc-bin", "grub2-common", "initramfs-tools", "iproute2", "kmod",
-    "linux-image-cloud-amd64", "lz4", "openssh-server", "procps", "python3", "python3-apt", "python3-pyudev",
-    "systemd-sysv", "udev",
-)  # fmt: skip
-KDUMP_PACKAGES: Final = ("kdump-tools", "kexec-tools", "makedumpfile")
 # A small initrd fits into a small crashkernel reservation and unpacks quickly under emulation.
 INITRD_CONF: Final = "MODULES=list\nCOMPRESS=lz4\nBUSYBOX=auto\n"
 INITRD_MODULES: Final = "virtio_pci\nvirtio_blk\nvirtio_net\next4\n"
-# Without panic= a capture kernel that runs out of memory hangs for ever instead of giving the machine back.
-PLAIN_ARGUMENTS: Final = "console=ttyS0,115200 panic=10"
-# clocksource/tsc: the emulated TSC let time run wild.
-FAST_ARGUMENTS: Final = (
-    "mitigations=off nokaslr audit=0 apparmor=0 no_timer_check clocksource=acpi_pm tsc=unstable "
-    "random.trust_cpu=on 8250.nr_uarts=1"
-)
+# dracut looks at the machine that it runs on, which here is not the guest.
+DRACUT_CONF: Final = 'hostonly="no"\ncompress="lz4"\nadd_drivers+=" virtio_pci virtio_blk ext4 "\n'
 # Units that cost an emulated boot 0.3 to 3 s each and that no test looks at.
 SLOW_UNITS: Final = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
@@ -56,36 +46,23 @@ PermitRootLogin prohibit-password
 HOST_KEY_PUB: Final = "etc/ssh/ssh_host_ed25519_key.pub"
 
 
-@dataclass(frozen=True)
-class RootSpec:
-    """What goes into a root file system; ``fast`` trades honesty (mitigations, KASLR, all units) for boot time."""
-
-    suite: Suite
-    with_kdump: bool = True
-    fast: bool = True
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """Names given to mmdebstrap, sorted."""
-        return tuple(sorted(BASE_PACKAGES + (KDUMP_PACKAGES if self.with_kdump else ())))
-
-    @property
-    def arguments(self) -> str:
-        """Kernel arguments that /etc/default/grub sets; never a ``crashkernel=``."""
-        return f"{PLAIN_ARGUMENTS} {FAST_ARGUMENTS}" if self.fast else PLAIN_ARGUMENTS
-
-
-def bootstrap(spec: RootSpec, mirrors: Mirrors, work: Path) -> Path:
+def bootstrap(spec: ImageSpec, mirrors: Mirrors, work: Path) -> Path:
     """Make the configured tree ``work/root`` (root only; about a minute) and return it."""
     root = work / "root"
     (work / "conf").write_text(INITRD_CONF, encoding="utf-8")
     (work / "modules").write_text(INITRD_MODULES, encoding="utf-8")
+    (work / "dracut").write_text(DRACUT_CONF, encoding="utf-8")
     # The module list must be there before the kernel is configured, or a big initrd is made first.
     hooks = [
         'mkdir -p "$1/etc/initramfs-tools/conf.d"',
         f'upload "{work}/conf" /etc/initramfs-tools/conf.d/zz-lab',
         f'upload "{work}/modules" /etc/initramfs-tools/modules',
     ]
+    if spec.initramfs != "initramfs-tools":
+        hooks += ['mkdir -p "$1/etc/dracut.conf.d"', f'upload "{work}/dracut" /etc/dracut.conf.d/lab.conf']
+    kernels = [_newer_hook(suite, mirrors, KERNEL) for suite in spec.kernels if suite]
+    if spec.boot == "grub-bls":
+        kernels.append(_newer_hook(BLS_SUITE, mirrors, "grub-pc-bin grub2-common"))
     run(
         [
             "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory",
@@ -93,6 +70,7 @@ def bootstrap(spec: RootSpec, mirrors: Mirrors, work: Path) -> Path:
             *(f"--dpkgopt=path-exclude=/usr/share/{tree}/*" for tree in ("doc", "man", "locale")),
             *(f"--aptopt={option}" for option in download_options()),
             *(f"--essential-hook={hook}" for hook in hooks),
+            *(f"--customize-hook={hook}" for hook in kernels),
             spec.suite, root, *mirrors.sources(spec.suite),
         ],
         stage=f"mmdebstrap {spec.suite}", timeout=BUILD_SECONDS,
@@ -100,12 +78,22 @@ def bootstrap(spec: RootSpec, mirrors: Mirrors, work: Path) -> Path:
     return root
 
 
-def configure(root: Path, spec: RootSpec, authorized_key: str) -> None:
+def _newer_hook(suite: str, mirrors: Mirrors, packages: str) -> str:
+    """Shell text that adds packages of another suite, and nothing else of it that is not needed for that."""
+    apt = 'chroot "$1" apt-get -q -y'
+    listed = '"$1/etc/apt/sources.list.d/kernel.list"'
+    return (
+        f'set -e; echo "deb {mirrors.archive} {suite} main" > {listed}; {apt} update; '
+        f"{apt} install --no-install-recommends -t {suite} {packages}; rm {listed}"
+    )
+
+
+def configure(root: Path, spec: ImageSpec, authorized_key: str) -> None:
     """Write network, ssh, boot and (``with_kdump``) ready kdump state into the tree."""
     name = f"kdo-{spec.suite}"
     _write(root, "etc/hostname", f"{name}\n")
     _write(root, "etc/hosts", f"127.0.0.1 localhost {name}\n")
-    _write(root, "etc/fstab", "LABEL=root / ext4 defaults,noatime 0 1\n")
+    _write(root, "etc/fstab", _fstab(spec))
     _write(root, "etc/resolv.conf", "")
     _write(root, "etc/machine-id", "")  # each overlay makes its own at first boot
     _write(root, "etc/systemd/network/10-lab.network", NETWORK)
@@ -119,15 +107,35 @@ def configure(root: Path, spec: RootSpec, authorized_key: str) -> None:
     if spec.fast:
         for unit in SLOW_UNITS:
             _link(root, f"etc/systemd/system/{unit}", "/dev/null")
-    _boot(root, spec)
-    if spec.with_kdump:
+    if spec.boot == "systemd-boot":
+        _write(root, "etc/kernel/cmdline", f"root=LABEL=root ro {spec.arguments}\n")
+    elif spec.boot == "grub-bls":
+        redhat.lay_out(root, kernel_releases(root), spec.arguments)
+        shutil.copytree(root / "usr/lib/grub/i386-pc", root / redhat.GRUB_PREFIX / "i386-pc", dirs_exist_ok=True)
+    else:
+        _grub_settings(root, spec)
+    if not spec.needs_first_boot and spec.boot == "grub":
+        _handwritten_menu(root, spec)
+    if spec.with_kdump and spec.boot != "grub-bls" and spec.initramfs != "dracut":
         _ready_kdump(root)
 
 
+def kernel_releases(root: Path) -> list[str]:
+    """Releases of the tree's kernels, oldest first, e.g. ``6.1.0-56-cloud-amd64``."""
+    names = [image.name.removeprefix("vmlinuz-") for image in (root / "boot").glob("vmlinuz-*")]
+    return sorted(names, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+
+
 def kernel_release(root: Path) -> str:
-    """Release of the tree's one kernel, e.g. ``6.1.0-56-cloud-amd64``."""
-    (image,) = (root / "boot").glob("vmlinuz-*")
-    return image.name.removeprefix("vmlinuz-")
+    """Release of the tree's newest kernel: the one that boots by default."""
+    return kernel_releases(root)[-1]
+
+
+def _fstab(spec: ImageSpec) -> str:
+    lines = ["LABEL=root / ext4 defaults,noatime 0 1"]
+    lines += ["LABEL=boot /boot ext4 defaults,noatime 0 2"] if spec.separate_boot else []
+    lines += ["LABEL=ESP /boot/efi vfat umask=0077 0 0"] if spec.uefi else []
+    return "\n".join(lines) + "\n"
 
 
 def _ssh(root: Path, authorized_key: str) -> None:
@@ -146,20 +154,25 @@ def _ssh(root: Path, authorized_key: str) -> None:
     (root / "root/.ssh/authorized_keys").chmod(0o600)
 
 
-def _boot(root: Path, spec: RootSpec) -> None:
-    """GRUB's settings, its modules, and a first grub.cfg.
-
-    That first grub.cfg is **written by hand**: grub-mkconfig asks the running machine for its devices and knows
-    nothing of a tree. It has no ``crashkernel=``, while the package's own /etc/default/grub.d/kdump-tools.cfg stays
-    as it is: the state of a host whose update-grub was never run. The first real update-grub happens in the guest.
-    """
+def _grub_settings(root: Path, spec: ImageSpec) -> None:
+    # The submenu of the older kernels is Debian's own default; the menu that is written by hand has none.
+    submenu = "" if spec.needs_first_boot else "GRUB_DISABLE_SUBMENU=true\n"
     _write(
         root, "etc/default/grub",
         'GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_TIMEOUT_STYLE=hidden\nGRUB_RECORDFAIL_TIMEOUT=0\n'
         'GRUB_DISTRIBUTOR=Debian\nGRUB_CMDLINE_LINUX_DEFAULT=""\n'
-        f'GRUB_CMDLINE_LINUX="{spec.arguments}"\nGRUB_DISABLE_OS_PROBER=true\nGRUB_DISABLE_SUBMENU=true\n'
+        f'GRUB_CMDLINE_LINUX="{spec.arguments}"\nGRUB_DISABLE_OS_PROBER=true\n{submenu}'
         'GRUB_TERMINAL=serial\nGRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"\n',
     )  # fmt: skip
+
+
+def _handwritten_menu(root: Path, spec: ImageSpec) -> None:
+    """GRUB's modules, and a first grub.cfg **written by hand**.
+
+    grub-mkconfig asks the running machine for its devices and knows nothing of a tree. This one has no
+    ``crashkernel=``, while the package's own /etc/default/grub.d/kdump-tools.cfg stays as it is: the state of a host
+    whose update-grub was never run. The first real update-grub happens in the guest.
+    """
     release = kernel_release(root)
     _write(
         root, "boot/grub/grub.cfg",
@@ -178,23 +191,28 @@ def _ready_kdump(root: Path) -> None:
     The package's own hook makes the initrd. Newer ones refuse to in a chroot ("leave it to the target system"), so
     ``ischroot`` says no for this one call.
     """
-    release = kernel_release(root)
     state = root / "var/lib/kdump"
-    if not (state / f"initrd.img-{release}").is_file():
-        denial = root / "tmp/lab-bin"
-        denial.mkdir(parents=True)
-        (denial / "ischroot").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
-        (denial / "ischroot").chmod(0o755)
-        run(
-            ["chroot", root, "/etc/kernel/postinst.d/kdump-tools", release, f"/boot/vmlinuz-{release}"],
-            stage="make the kdump initrd", timeout=300,
-            env={"PATH": "/tmp/lab-bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-        )  # fmt: skip
-        shutil.rmtree(denial)
+    for release in kernel_releases(root):
+        if not (state / f"initrd.img-{release}").is_file():
+            _kdump_initrd(root, release)
+        # kdump-config throws the initrd away unless this copy equals the original.
+        shutil.copy2(root / "etc/kdump/sysctl.conf", state / f"latest_sysctls-{release}")
+    release = kernel_release(root)
     _link(root, "var/lib/kdump/vmlinuz", f"/boot/vmlinuz-{release}")
     _link(root, "var/lib/kdump/initrd.img", f"/var/lib/kdump/initrd.img-{release}")
-    # kdump-config throws the initrd away unless this copy equals the original.
-    shutil.copy2(root / "etc/kdump/sysctl.conf", state / f"latest_sysctls-{release}")
+
+
+def _kdump_initrd(root: Path, release: str) -> None:
+    denial = root / "tmp/lab-bin"
+    denial.mkdir(parents=True)
+    (denial / "ischroot").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    (denial / "ischroot").chmod(0o755)
+    run(
+        ["chroot", root, "/etc/kernel/postinst.d/kdump-tools", release, f"/boot/vmlinuz-{release}"],
+        stage="make the kdump initrd", timeout=300,
+        env={"PATH": "/tmp/lab-bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+    )  # fmt: skip
+    shutil.rmtree(denial)
 
 
 def _write(root: Path, relative: str, text: str) -> None:

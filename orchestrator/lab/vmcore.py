@@ -95,12 +95,31 @@ def judge_vmcore(guest: Guest, workdir: Path, *, coredir: str = COREDIR) -> Dump
     if not listed:
         return DumpVerdict("", 0, "", False, (f"no dump below {coredir}",))
     _, size_text, path = listed[-1].split(" ", 2)
-    size, problems = int(size_text), []
+    if int(size_text) == 0:
+        return DumpVerdict(path, 0, "", False, (f"{path} is empty",))
+    return judge_file(path, guest.copy_from(path, workdir / "vmcore.flattened"), workdir)
+
+
+def judge_received(dumps: Path, workdir: Path) -> DumpVerdict:
+    """Read the newest dump that a server has received in ``dumps``, a directory of the controller.
+
+    Never raises for a bad or missing dump: that is in ``problems``.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    workdir.chmod(0o700)
+    found = sorted(dumps.glob("*/dump*"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        return DumpVerdict("", 0, "", False, (f"no dump below {dumps}",))
+    return judge_file(str(found[-1]), found[-1], workdir)
+
+
+def judge_file(path: str, flattened: Path, workdir: Path) -> DumpVerdict:
+    """Read one flattened dump on the controller; ``path`` is where it was found."""
+    size, problems = flattened.stat().st_size, []
     if size == 0:
         return DumpVerdict(path, 0, "", False, (f"{path} is empty",))
-    if path.endswith("-incomplete"):
+    if "-incomplete" in path:
         problems.append(f"{path}: kdump-tools did not finish it")
-    flattened = guest.copy_from(path, workdir / "vmcore.flattened")
     core = workdir / "vmcore"
     problems += _rebuild(flattened, core)
     panic = ""

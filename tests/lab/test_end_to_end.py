@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +18,7 @@ from orchestrator.lab.aptrepo import build_repository
 from orchestrator.lab.guest import Guest, Machine
 from orchestrator.lab.images import ImageSpec, build_image
 from orchestrator.lab.treehash import diff_trees
-from orchestrator.lab.vmcore import PANIC, Capture, capture_problems, judge_vmcore, wait_capture
+from tests.lab.lifecycle import Kdo, check_capture, configured, crash_and_judge, start_again_after_reset
 
 pytestmark = pytest.mark.lab
 
@@ -38,68 +34,12 @@ KNOB = "/sys/module/kernel/parameters/crash_kexec_post_notifiers"
 STATE = "/var/lib/kdump-orchestrator"
 
 
-class Kdo:
-    """Runs `kdo` against one guest, as a user would, and keeps the seconds of each verb."""
-
-    def __init__(self, guest: Guest, home: Path) -> None:
-        self.guest, self.home = guest, home
-        self.inventory = guest.ansible_inventory()
-        self.seconds: list[tuple[str, float]] = []
-
-    def __call__(self, *arguments: str, code: int = 0, timeout: float = 900) -> str:
-        began = time.monotonic()
-        command = [sys.executable, "-m", "orchestrator", *arguments[:1], "-i", str(self.inventory), *arguments[1:]]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=self.home, check=False)
-        self.seconds.append((" ".join(arguments[:3]), round(time.monotonic() - began, 1)))
-        assert result.returncode == code, (
-            f"{arguments}: exit {result.returncode}\n{result.stdout[-6000:]}\n{result.stderr[-3000:]}"
-        )
-        return result.stdout
-
-    def json(self, *arguments: str, code: int = 0) -> dict:
-        return json.loads(self(*arguments, "--format", "json", code=code))
-
-
-def start_again_after_reset(guest: Guest) -> threading.Thread:
-    """Under -no-reboot a guest's reset ends QEMU: stand by and start it again, as firmware would."""
-    thread = threading.Thread(target=guest.restart, kwargs={"deadline": 600}, daemon=True)
-    thread.start()
-    return thread
-
-
-def crash_and_judge(guest: Guest, workdir: Path) -> Capture:
-    """Crash for real, wait for the capture kernel and the next boot, read the vmcore on the controller."""
-    mark = guest.crash()
-    capture = wait_capture(guest, mark)
-    assert capture.saved, capture_problems(guest.console.texts(mark))
-    guest.start()
-    guest.wait_ssh()
-    verdict = judge_vmcore(guest, workdir)
-    assert verdict.complete, verdict.problems
-    assert verdict.panic == PANIC and verdict.size > 1 << 20
-    return capture
-
-
-def check_capture(capture: Capture) -> None:
-    words = capture.command_line.split()
-    assert capture.cpus == 1
-    for argument in ("nr_cpus=1", "reset_devices", "panic=10", "systemd.unit=kdump-tools-dump.service"):
-        assert words.count(argument) == 1, capture.command_line
-    assert not [w for w in words if w.startswith("crashkernel=")]
-
-
 @pytest.fixture
 def artifacts(request, tmp_path: Path) -> Iterator[Path]:
     keep = os.environ.get("KDO_LAB_ARTIFACTS")
     path = Path(keep) / request.node.name if keep else tmp_path
     path.mkdir(parents=True, exist_ok=True)
     yield path
-
-
-def configured(listing: dict) -> dict:
-    """What configuration and programs live in, without times: a boot touches directories, an undo recreates files."""
-    roots = ("/etc/", "/boot/", "/usr/", "/bin", "/sbin", "/lib", "/root/", "/opt", "/srv", "/home")
-    return {path: [*entry[:4], *entry[6:]] for path, entry in listing["files"].items() if path.startswith(roots)}
 
 
 def test_debian_12_from_unconfigured_to_vmcore_twice_and_back(artifacts: Path) -> None:

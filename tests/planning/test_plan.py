@@ -188,7 +188,7 @@ def test_a_reservation_that_the_kernel_would_ignore_is_refused():
     [
         ({"family": "redhat", "distribution": "rhel", "distribution_version": "9.4"}, "redhat"),
         ({"family": "unknown", "distribution": "void"}, "unknown"),
-        ({"distribution_version": "11"}, "older than 12"),
+        ({"distribution_version": "10"}, "older than 11"),
         ({"boot_stack": "extlinux"}, "extlinux"),
     ],
 )

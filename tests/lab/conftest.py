@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests on real guests share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """The directory of one test's guest, plans and dumps; below ``KDO_LAB_ARTIFACTS``, if set, where it stays."""
+    keep = os.environ.get("KDO_LAB_ARTIFACTS")
+    path = Path(keep) / request.node.name if keep else tmp_path
+    path.mkdir(parents=True, exist_ok=True)
+    yield path
