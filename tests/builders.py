@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -149,3 +150,85 @@ def platform(**changes: Any) -> Platform:
 
 def kernel(facts: Facts, **changes: Any) -> Facts:
     return msgspec.structs.replace(facts, kernel=msgspec.structs.replace(facts.kernel, **changes))
+
+
+# name → (os-release ID, VERSION_ID, kernel, package, its version)
+RED_HATS = {
+    "el8": ("rhel", "8.10", "4.18.0-553.el8_10.x86_64", "kexec-tools", "2.0.26-14.el8"),
+    "el9": ("almalinux", "9.4", "5.14.0-427.13.1.el9_4.x86_64", "kexec-tools", "2.0.27-8.el9"),
+    "fedora": ("fedora", "41", "6.11.4-301.fc41.x86_64", "kdump-utils", "1.0.43-3.fc41"),
+    "s390x": ("rhel", "10.0", "6.12.0-55.9.1.el10_0.s390x", "kdump-utils", "1.0.54-5.el10"),
+}
+MACHINE = "0123456789abcdef0123456789abcdef"
+
+
+def red_hat_file(name: str) -> str:
+    """A file as such a release installs it, in tests/data/redhat (written for these tests)."""
+    return (Path(__file__).parent / "data" / "redhat" / name).read_text()
+
+
+def redhat(name: str = "el9", *, arguments: str = "quiet", running: str | None = None, **changes: Any) -> Facts:
+    """A guest as the installer leaves it, with kdump installed and enabled; ``name`` is a key of :data:`RED_HATS`."""
+    distribution, version, release, package, package_version = RED_HATS[name]
+    base, s390x = debian(arguments=arguments), name == "s390x"
+    entry = f"{MACHINE}-{release}"
+    options = f"root=UUID=aaaa ro {arguments}"
+    shared = "$kernelopts" if name == "el8" else options
+    conf = (
+        f"title Linux\nversion {release}\nlinux /vmlinuz-{release}\ninitrd /initramfs-{release}.img\noptions {shared}\n"
+    )
+    image = FileFact(size=30 << 20, mode="0600", mtime=2 * 10**18)
+    files = {
+        "/etc/kdump.conf": file(red_hat_file(f"{name}.kdump.conf")),
+        "/etc/sysconfig/kdump": file(red_hat_file(f"{name}.sysconfig")),
+        "/etc/fstab": FileFact(size=300, mode="0644", mtime=10**18),
+        f"/boot/loader/entries/{entry}.conf": file(conf),
+        f"/boot/initramfs-{release}kdump.img": image,
+        f"/lib/modules/{release}/modules.dep": FileFact(size=9000, mode="0644", mtime=10**18),
+    }
+    env = {"saved_entry": entry}
+    if s390x:
+        files["/etc/zipl.conf"] = file("[defaultboot]\ndefaultauto\nprompt=1\ntimeout=5\ntarget=/boot\n")
+    else:
+        files["/etc/default/grub"] = file(f'GRUB_CMDLINE_LINUX="{arguments}"\nGRUB_ENABLE_BLSCFG=true\n')
+    if name == "el8":
+        env["kernelopts"] = options
+        block = f"# GRUB Environment Block\nsaved_entry={entry}\nkernelopts={options} \n"
+        files["/boot/grub2/grubenv"] = file(block + "#" * (1024 - len(block)))
+    grub = ['set default="${saved_entry}"', "save_env next_entry", "blscfg"]
+    facts = msgspec.structs.replace(
+        base,
+        kernel=msgspec.structs.replace(
+            base.kernel,
+            release=release,
+            cmdline=f"BOOT_IMAGE=(hd0,gpt2)/vmlinuz-{release} root=UUID=aaaa ro {arguments if running is None else running}",
+        ),
+        signals=Signals(machine="s390x", sysinfo=["VM00 Control Program: KVM/Linux"]) if s390x else base.signals,
+        distribution=Distribution(id=distribution, version_id=version),
+        boot=Boot(
+            markers=["/boot/loader/entries", *(["/etc/zipl.conf"] if s390x else ["/boot/grub2", "/etc/default/grub"])],
+            tools=[
+                "grubby",
+                "kdumpctl",
+                "kexec",
+                "dnf",
+                "systemctl",
+                "dracut",
+                *(["zipl"] if s390x else ["grub2-mkconfig"]),
+            ],
+            grub=GrubConfig() if s390x else GrubConfig(path="/boot/grub2/grub.cfg", sha256="x", lines=grub, env=env),
+        ),
+        files=files,
+        packages={package: package_version, "makedumpfile": "1.7.5-1"},
+        package_manager="rpm",
+        services={"kdump": Service(load="loaded", enabled="enabled", active="active")},
+    )
+    return msgspec.structs.replace(facts, **changes) if changes else facts
+
+
+def redhat_platform(name: str = "el9", **changes: Any) -> Platform:
+    """What such a guest is classified as."""
+    distribution, version, *_ = RED_HATS[name]
+    s390x = {"arch": "s390x", "boot_stack": "zipl"} if name == "s390x" else {"boot_stack": "grub-bls"}
+    values = {"family": "redhat", "distribution": distribution, "distribution_version": version, **s390x}
+    return platform(**(values | changes))

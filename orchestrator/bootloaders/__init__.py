@@ -10,11 +10,18 @@ from orchestrator.bootloaders import pbl
 from orchestrator.bootloaders.base import NextBoot, Stack
 from orchestrator.bootloaders.bls import Bls
 from orchestrator.bootloaders.grub import Grub
+from orchestrator.bootloaders.rpmostree import RpmOstree
 from orchestrator.bootloaders.systemdboot import SystemdBoot
 from orchestrator.bootloaders.zipl import Zipl
 from orchestrator.documents.facts import Facts
 
-STACKS: dict[str, Stack] = {"grub": Grub(), "grub-bls": Bls(), "systemd-boot": SystemdBoot(), "zipl": Zipl()}
+STACKS: dict[str, Stack] = {
+    "grub": Grub(),
+    "grub-bls": Bls(),
+    "systemd-boot": SystemdBoot(),
+    "zipl": Zipl(),
+    "ostree": RpmOstree(),
+}
 
 # The stacks of families that write through tools of their own (families.yaml, ``via``): tool → stack.
 _VIA: dict[str, Mapping[str, Stack]] = {"pbl": pbl.STACKS}

@@ -88,7 +88,7 @@ class Grub(Stack):
     """GRUB whose menu is generated from ``/etc/default/grub`` and what lies beside it."""
 
     place = "grub.cfg"
-    trials = ("grub-trial",)
+    trials: tuple[str, ...] = ("grub-trial",)
 
     def next_boot(self, facts: Facts) -> NextBoot:
         """The entry that boots next: a one-shot choice first, then the saved or fixed default."""

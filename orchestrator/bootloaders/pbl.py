@@ -10,7 +10,6 @@ Sources: openSUSE/perl-bootloader (include/library, grub2/add-option, systemd-bo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from orchestrator import hostside
@@ -21,10 +20,9 @@ from orchestrator.cmdline import key_of, split, values
 from orchestrator.documents.decision import Refusal
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import Change, DesiredFile, DesiredState
-from orchestrator.edits import file_change
 from orchestrator.versions import compare
 
-_NO_TRIAL = "kdump-commandline.service writes the boot loader's default at every boot, so a default cannot be left alone"
+_NO_TRIAL = "pbl sets the default only, and kdump 2.0.19 and newer writes it itself at every boot"
 _FIRST, _SECOND = "GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"
 
 
@@ -42,26 +40,31 @@ class PblGrub(Grub):
     def plan(
         self, facts: Facts, desired: DesiredState, boot: NextBoot, wrong: list[str], data: Mapping[str, Any]
     ) -> BootPlan:
-        """Take off what pbl would not see, then kdump's own updater for its arguments and pbl for the others."""
+        """kdump's own updater for its arguments, and pbl for the others."""
         if not wrong:
             return BootPlan()
         fact = facts.files.get(data["defaults"])
         loader = facts.files.get(data["loader"])
         if loader is not None and (named := _loader_type(loader.text or "")) not in data["loader_types"]:
-            return BootPlan(obstacle=_obstacle(data["loader"], f"pbl is set to {named or 'no boot loader'}, not to GRUB"))
-        changes: list[Change] = []
+            return BootPlan(
+                obstacle=_obstacle(data["loader"], f"pbl is set to {named or 'no boot loader'}, not to GRUB")
+            )
         try:
             if fact is None or fact.error or fact.text is None or fact.link:
                 raise hostside.edit_error()((fact.error if fact else "") or "it is a link, or its text was not read")
-            files = self.files(facts, desired, data)
-            changes += [c for file in files if (c := file_change(file, fact)) is not None]
+            found = hostside.read_assignments(fact.text)
+            if bad := next((n for n in (_FIRST, _SECOND) if found.get(n, ("", 0))[0] is None), ""):
+                raise hostside.edit_error()(f"{bad} is made by a shell", found[bad][1])
         except hostside.edit_error() as e:
             return BootPlan(obstacle=_obstacle(data["defaults"], str(e)))
         why = "; ".join(wrong)
         own = data["kdump"]["keys"] if desired.enabled and _updates(facts, data) else []
-        off = [k for file in files for k in file.remove]
+        changes: list[Change] = []
+        first, second = (split(found.get(name, ("", 0))[0] or "") for name in (_FIRST, _SECOND))
         keys = [*map(key_of, desired.boot_ensure), *gone(desired)]
-        differ = [k for k in dict.fromkeys(keys) if k in off or _differs(k, boot.arguments, desired)]
+        wanted = {k: values([a for a in desired.boot_ensure if key_of(a) == k], k) for k in keys}
+        # Also what only the next menu would show: it is made anew.
+        differ = [k for k, v in wanted.items() if v != values(boot.arguments, k) or v != values([*first, *second], k)]
         if any(k in own for k in differ):
             step: dict[str, Any] = {"op": "action", "name": "kdump-commandline"}
             changes.append(Change(kind="boot", what="let kdumptool set crashkernel=", why=why, step=step))
@@ -73,19 +76,8 @@ class PblGrub(Grub):
         return BootPlan(changes, [words(desired, data["config"])])
 
     def files(self, facts: Facts, desired: DesiredState, data: Mapping[str, Any]) -> list[DesiredFile]:
-        """The file that the menu is made from, without what pbl would leave there. Empty where it leaves nothing."""
-        fact = facts.files.get(data["defaults"])
-        if fact is None or fact.text is None:
-            return []
-        found = hostside.read_assignments(fact.text)
-        first, second = (split(found.get(name, ("", 0))[0] or "") for name in (_FIRST, _SECOND))
-        keys = [*dict.fromkeys(map(key_of, desired.boot_ensure)), *gone(desired)]
-        off = [k for k in keys if values(first, k) or len(values(second, k)) > 1]
-        # What is right already stays; pbl puts its keys back in one place.
-        off = [k for k in off if [*values(first, k), *values(second, k)] != _wanted(k, desired)]
-        name = PurePosixPath(data["defaults"]).name
-        why = f"pbl sees one of the two variables in {name}, and one argument of a name in it"
-        return [DesiredFile(path=data["defaults"], remove=off, why=why)] if off else []
+        """None: the tools write the file that the menu is made from."""
+        return []
 
     def no_trial(self, facts: Facts) -> str:
         """There is none on SUSE."""
@@ -110,14 +102,6 @@ class PblSystemdBoot(SystemdBoot):
     def no_trial(self, facts: Facts) -> str:
         """There is none on SUSE."""
         return _NO_TRIAL
-
-
-def _wanted(key: str, desired: DesiredState) -> list[str]:
-    return values([a for a in desired.boot_ensure if key_of(a) == key], key)
-
-
-def _differs(key: str, arguments: list[str], desired: DesiredState) -> bool:
-    return values(arguments, key) != _wanted(key, desired)
 
 
 def _loader_type(text: str) -> str:

@@ -66,7 +66,7 @@ class SystemdBoot(Loader):
     """systemd-boot with entries of type 1."""
 
     place = "loader/entries"
-    trials = ("sdboot-trial",)
+    trials: tuple[str, ...] = ("sdboot-trial",)
 
     def next_boot(self, facts: Facts) -> NextBoot:
         """The entry that boots next; for a unified kernel image what to do by hand."""

@@ -68,7 +68,7 @@ def capture_loaded(s: Subject) -> Answer:
         return "unknown", "kexec_crash_loaded could not be read"
     if loaded:
         return "pass", "kexec_crash_loaded is 1"
-    return "fail", "kexec_crash_loaded is 0", "look at `journalctl -u kdump-tools`; kdo apply loads it"
+    return "fail", "kexec_crash_loaded is 0", f"look at `journalctl -u {s.desired.service}`; kdo apply loads it"
 
 
 @check("capture-arguments", "the capture kernel got the strategy's arguments, each once")
@@ -138,31 +138,6 @@ def custom_handler(s: Subject) -> Answer:
     if layer.state == "verified":
         return "pass", layer.why
     return "warn", layer.why, "run as root, so that the kernel's symbols can be read"
-
-
-@check("target", "the dump target is there and has room")
-def target(s: Subject) -> Answer:
-    """Free space against the RAM: a filtered dump is smaller, so less than a quarter of the RAM fails, less than all of it warns."""
-    wish = s.decision.settings.target
-    if wish.kind not in ("", "path"):
-        return "skip", f"{wish.kind} {wish.place}: only the capture kernel reaches it"
-    path = wish.path or s.capture.target
-    t = next((t for t in s.facts.targets if t.path == path), None)
-    if t is None:
-        return "unknown", f"{path} was not looked at"
-    if not t.exists:
-        return "fail", f"{path} does not exist", f"mkdir -p {path}"
-    if t.read_only:
-        return "fail", f"{path} is on a read-only filesystem ({t.mount_point})", "choose another target"
-    if t.free is None or s.ram is None:
-        return "unknown", f"{path}: free space or RAM is not known"
-    locked = [d.name for d in t.chain if d.dm_kind == "CRYPT"]
-    text = f"{path} on {t.fs_type or 'unknown'} ({t.mount_point}): {format_size(t.free >> 20 << 20)} free, {format_size(s.ram)} RAM"
-    if locked:
-        return "warn", f"{text}; it is encrypted ({', '.join(locked)})", "the capture kernel must be able to unlock it"
-    if t.free < s.ram // 4:
-        return "fail", text, "make room, or choose another target"
-    return ("pass" if t.free >= s.ram else "warn"), text
 
 
 @check("capture-image", "the capture image is newer than what it was built from")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from orchestrator import bootloaders
-from orchestrator.checks import armed, disabled  # noqa: F401  (they register their checks)
+from orchestrator.checks import armed, disabled, targets  # noqa: F401  (they register their checks)
 from orchestrator.checks.base import Subject, run_all
 from orchestrator.documents.decision import Decision
 from orchestrator.documents.facts import Facts

@@ -15,6 +15,7 @@ _VERBS = {
     "apply": "Do exactly what a plan says, as one transaction per host.",
     "validate": "Check, with evidence, that kdump is armed as decided.",
     "rollback": "Put back what the last transaction on a host changed.",
+    "target": "Prepare dump servers: show the keys of hosts, bring them to a server.",
     "policy": "Work on policies: lint, test, what-if, matrix, waivers.",
     "doctor": "Find what is missing on this machine, and say how to mend it.",
 }

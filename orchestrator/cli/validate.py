@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from orchestrator.cli.common import (
@@ -19,13 +22,33 @@ from orchestrator.cli.common import (
     write_json,
     write_line,
 )
+from orchestrator.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from orchestrator.documents.facts import Facts
+    from orchestrator.planning.pipeline import Pipeline
+
+
+def _probed(hosts: Hosts, pipeline: Pipeline, found: Sequence[Facts]) -> list[Facts]:
+    """The facts with what came of a login at each host's dump server."""
+    from orchestrator.fleet.login import try_logins, with_login
+
+    if hosts.facts:
+        raise InvalidInput("--probe-target asks hosts", why="recorded facts name none", fix="give an inventory with -i")
+    targets = {facts.host: pipeline.judge(facts).decision.settings.target for facts in found}
+    wanted = [(facts, targets[facts.host]) for facts in found if targets[facts.host].kind == "ssh"]
+    answers = try_logins(hosts.whom(), wanted)
+    return [with_login(f, answers[f.host]) if f.host in answers else f for f in found]
 
 
 @click.command()
 @host_options()
 @policy_options(waivers=True)
+@click.option(
+    "--probe-target", is_flag=True, help="Also let each host log in at its SSH dump server, which nothing else does."
+)
 @format_option("table", "json", "jsonl")
-def command(hosts: Hosts, chosen: PolicyChoice, output: str) -> int:
+def command(hosts: Hosts, chosen: PolicyChoice, probe_target: bool, output: str) -> int:
     """Check, with evidence, that kdump is armed as decided. Read-only."""
     from orchestrator.checks.waive import judge_host
     from orchestrator.documents.base import FORMAT_VERSION
@@ -34,7 +57,8 @@ def command(hosts: Hosts, chosen: PolicyChoice, output: str) -> int:
     pipeline = chosen.pipeline()
     waivers = chosen.waiver_set(pipeline)
     found = gather(hosts, pipeline.targets())
-    results = [judge_host(pipeline, facts, waivers) for facts in found.facts]
+    seen = _probed(hosts, pipeline, found.facts) if probe_target else found.facts
+    results = [judge_host(pipeline, facts, waivers) for facts in seen]
     if output == "json":
         write_json(
             {

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator import hostside
 from orchestrator.bootloaders.base import NextBoot
 from orchestrator.cmdline import check_safe, ensure, key_of, split, without
+from orchestrator.distros import login
 from orchestrator.distros.base import Capture
 from orchestrator.documents.decision import Decision, DumpTarget, Settings
 from orchestrator.documents.facts import Facts, FileFact
@@ -70,7 +71,7 @@ class Debian:
         release = boot.release or facts.kernel.release
         image = f"{self.data['image']}-{release}"
         present, stale = self._image(facts, release, image)
-        return Capture(loaded, configured, target, image, present, stale, release)
+        return Capture(loaded, configured, target, image, present, stale, release, _server(config))
 
     def _image(self, facts: Facts, release: str, image: str) -> tuple[bool, str]:
         file = facts.files.get(image)
@@ -112,6 +113,8 @@ class Debian:
             (platform.arch, platform.distribution, platform.distribution_version, platform.boot_stack),
             facts.distribution.read_only_root,
             inherited,
+            tuple(login.needed(decision.settings.target, facts).items()),
+            login.note(decision.settings.target, facts),
         )
         found = self._desired.get(key)
         if found is None:
@@ -179,10 +182,12 @@ class Debian:
             capture_arguments=capture,
             service=d["service"],
             knobs=knobs,
+            login=login.needed(s.target, facts),
+            notes=[text for text in (login.note(s.target, facts),) if text],
         )
 
     def _target(self, target: DumpTarget, config: Mapping[str, str | None]) -> list[tuple[str, str]]:
-        """Assignments for the dump target. The kinds exclude each other: kdump-config takes NFS before SSH before a path."""
+        """Assignments for the dump target. The kinds exclude each other; kdump-config would send to every server it is told."""
         if not target.kind:
             return []
         out = []
@@ -210,6 +215,13 @@ class Debian:
             boot_owned=[*d["boot_owned"], "fadump"],
             service=d["service"],
         )
+
+
+def _server(config: Mapping[str, str | None]) -> DumpTarget:
+    """The server of the host's own configuration; kdump-config sends to SSH before it looks at NFS."""
+    if config.get("SSH"):
+        return DumpTarget(kind="ssh", place=config["SSH"] or "", key=config.get("SSH_KEY") or "")
+    return DumpTarget(kind="nfs", place=config["NFS"] or "") if config.get("NFS") else DumpTarget()
 
 
 def valid_release(release: str) -> bool:

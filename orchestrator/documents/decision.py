@@ -11,6 +11,9 @@ LAYERS = ("crash_kexec_post_notifiers", "custom_handler", "kdump_reset")
 #: Kinds of dump target that are no directory of the running system; a policy names one of them as a key.
 PLACES = ("filesystem", "raw", "nfs", "ssh")
 
+#: The key that both kdump-tools and kdump-utils log in with where their configuration names none.
+SSH_KEY = "/root/.ssh/kdump_id_rsa"
+
 
 class Clause(Document, frozen=True, kw_only=True):
     """One clause of a match: what was asked, what the host has, and the answer (``None`` = cannot be told)."""
@@ -85,6 +88,7 @@ class DumpTarget(Document, frozen=True, kw_only=True):
     place: str = ""  # UUID=…, LABEL=…, /dev/…, server:/export or user@server
     path: str = ""
     key: str = ""  # private key file on the host (ssh)
+    host_key: str = ""  # the server's public host key: type and base64 (ssh)
 
 
 class Settings(Document, frozen=True, kw_only=True):

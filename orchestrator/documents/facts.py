@@ -134,6 +134,7 @@ class Kernel(Document, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     module_params: dict[str, str] = {}  # "kvm_amd.sev_snp": "Y"
     modules: list[str] | None = None  # loaded modules
+    booted: int | None = None  # when it was started
     lockdown: str = ""  # text of /sys/kernel/security/lockdown
     efi: bool | None = None
     secure_boot: int | None = None  # byte 5 of the SecureBoot variable
@@ -172,10 +173,11 @@ class BlockDevice(Document, frozen=True, kw_only=True):
     driver: str = ""
     dm_kind: str = ""  # CRYPT, LVM, mpath … (prefix of the device-mapper UUID)
     fs_type: str = ""
+    network: str = ""  # iscsi, nvme, nbd, rbd or drbd where it is reached over a network
 
 
 class Target(Document, frozen=True, kw_only=True):
-    """A path where a dump may go, as it is now."""
+    """A directory or a device where a dump may go, as it is now. ``path`` is the policy's word for it."""
 
     path: str
     exists: bool = False
@@ -195,6 +197,23 @@ class NetworkDevice(Document, frozen=True, kw_only=True):
 
     name: str
     driver: str = ""
+
+
+class SshKey(Document, frozen=True, kw_only=True):
+    """A key file of root. The private half is never read."""
+
+    path: str
+    mode: str = ""  # "0600"
+    uid: int = 0
+    public: str = ""  # type and base64 of the .pub file beside it
+
+
+class Ssh(Document, frozen=True, kw_only=True):
+    """What a login at a dump server needs; looked at only where a policy sends dumps to one."""
+
+    keys: list[SshKey] | None = None  # None = not looked at
+    login: str | None = None  # what came of a login that was asked for: "" = it worked; None = not tried
+    known: dict[str, list[str]] = {}  # server → its host keys in root's and the system's known_hosts: type and base64
 
 
 class Distribution(Document, frozen=True, kw_only=True):
@@ -226,6 +245,7 @@ class Boot(Document, frozen=True, kw_only=True):
     tools: list[str] = []  # commands of interest that are installed
     grub: GrubConfig = GrubConfig()
     loader: dict[str, str] = {}  # EFI variables of systemd-boot: LoaderEntryDefault, LoaderEntryOneShot, …
+    kargs: str = ""  # arguments of the deployment that boots next, as rpm-ostree says them
 
 
 class FileFact(Document, frozen=True, kw_only=True):
@@ -267,6 +287,7 @@ class Facts(Document, frozen=True, kw_only=True):
     memory: Memory = Memory()
     targets: list[Target] = []
     network: list[NetworkDevice] = []
+    ssh: Ssh = Ssh()
     distribution: Distribution = Distribution()
     boot: Boot = Boot()
     files: dict[str, FileFact] = {}

@@ -19,6 +19,8 @@ class DesiredFile(Document, frozen=True, kw_only=True):
     ensure: list[str] = []  # kernel arguments, each exactly once under its key
     remove: list[str] = []  # keys of kernel arguments that must not be there
     mode: str = "0644"
+    image: bool = False  # the capture image is made from it, so a change of it makes the image anew
+    load: bool = False  # it is read when the capture kernel is loaded, and nothing records what was read
     package: str = ""  # package that brings the file when it is not there yet
     why: str = ""
 
@@ -36,14 +38,18 @@ class DesiredState(Document, frozen=True, kw_only=True):
     boot_owned: list[str] = []  # keys that are ours: taken off wherever else they stand
     capture_arguments: list[str] = []  # the whole list to append to the capture kernel's command line
     service: str = ""
+    presets: bool = True  # a package that is installed enables its own service
     knobs: dict[str, str] = {}  # absolute path → value, now
+    login: dict[
+        str, str
+    ] = {}  # server, key, host_key: what is missing for a login at the dump server ("" = that is not)
     notes: list[str] = []
 
 
 class Change(Document, frozen=True, kw_only=True):
     """One step. ``step`` is what the host side runs; the rest is for people."""
 
-    kind: str  # package | file | boot | image | service | reload | knob
+    kind: str  # package | login | file | boot | image | service | reload | knob
     what: str
     why: str
     diff: str = ""

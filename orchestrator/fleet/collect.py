@@ -126,7 +126,7 @@ def from_hosts(
     paths = sorted(set(targets))
     variables: dict[str, Any] = {
         "kdo_targets": paths,
-        "kdo_extra_files": [f"{p.rstrip('/')}/kexec_cmd" for p in paths],
+        "kdo_extra_files": [f"{p.rstrip('/')}/kexec_cmd" for p in paths if p.startswith("/") and p[:5] != "/dev/"],
         "kdo_record": record,
         "kdo_udev": udev,
     }

@@ -49,6 +49,7 @@ class Knowledge:
     families: Mapping[str, Any]
     reported_stacks: Mapping[str, str]
     unsupported: frozenset[str]
+    by_hand: Mapping[str, Mapping[str, str]]  # unsupported family → why, and what to do there
     hash: str
 
     def cite(self, ids: list[str] | tuple[str, ...]) -> list[Source]:
@@ -102,6 +103,11 @@ def _check(k: Knowledge) -> None:
             raise KeyError(f"{row.id} does not state all three layers")
 
 
+def _by_hand(data: Any) -> Mapping[str, Mapping[str, str]]:
+    """Older knowledge names the families only."""
+    return data if isinstance(data, Mapping) else {name: {} for name in data}
+
+
 def _read(directory: Path | None) -> dict[str, Any]:
     """The files as plain data: the shipped ones, or those of another directory."""
     data: dict[str, Any] = {}
@@ -139,6 +145,7 @@ def knowledge(directory: Path | None = None) -> Knowledge:
             families=data["families"]["families"],
             reported_stacks=data["families"]["reported_stacks"],
             unsupported=frozenset(data["families"]["unsupported"]),
+            by_hand=_by_hand(data["families"]["unsupported"]),
             hash=digest(data),
         )
         _check(result)

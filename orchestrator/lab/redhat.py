@@ -179,9 +179,10 @@ def lay_out(root: Path, releases: list[str], arguments: str) -> None:
     _put(files, "etc/kdump.conf", KDUMP_CONF)
     _put(files, "etc/sysconfig/kdump", SYSCONFIG)
     _put(root, "tmp/kexec-tools.spec", SPEC)
+    _put(root, "etc/rpm/macros", "%_dbpath /var/lib/rpm\n")  # Debian's rpm keeps a user's own database
     for command in (
         "rpmbuild -bb --quiet --define '_topdir /tmp/rpmbuild' --define '_build_id_links none' /tmp/kexec-tools.spec",
-        "rpm -i --nodeps --force-debian /tmp/rpmbuild/RPMS/noarch/kexec-tools-2.0.29-1.el9.noarch.rpm",
+        "rpm -i --nodeps /tmp/rpmbuild/RPMS/noarch/kexec-tools-2.0.29-1.el9.noarch.rpm",
         "rm -rf /tmp/rpmbuild /tmp/kexec-tools.spec /tmp/lab-files",
     ):
         run(["chroot", root, "sh", "-c", command], stage="make the rpm package", timeout=300)

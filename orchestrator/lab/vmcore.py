@@ -124,7 +124,7 @@ def judge_file(path: str, flattened: Path, workdir: Path) -> DumpVerdict:
     problems += _rebuild(flattened, core)
     panic = ""
     if not problems:
-        panic, unread = _panic_of(core, workdir / "dmesg.txt")
+        panic, unread = panic_of(core, workdir / "dmesg.txt")
         problems += unread
     if not problems and panic != PANIC:
         problems.append(f"the dump's kernel log shows {panic or 'no panic'!r}, not the ordered crash")
@@ -145,7 +145,7 @@ def _rebuild(flattened: Path, core: Path) -> list[str]:
     return []
 
 
-def _panic_of(core: Path, log: Path) -> tuple[str, list[str]]:
+def panic_of(core: Path, log: Path) -> tuple[str, list[str]]:
     """(panic line in the kernel log of ``core`` or "", problems)."""
     log.unlink(missing_ok=True)
     try:

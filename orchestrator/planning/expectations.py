@@ -176,8 +176,9 @@ class Compare:
         if not desired.supported:
             return {}, desired.why_not
         out: dict[str, str] = {}
-        stack = bootloaders.STACKS[self.platform.boot_stack]
-        for file in [*desired.files, *stack.files(self.facts, desired, family.boot(self.platform.boot_stack) or {})]:
+        data = family.boot(self.platform.boot_stack) or {}
+        stack = bootloaders.writer(self.platform.boot_stack, data)
+        for file in [*desired.files, *stack.files(self.facts, desired, data)]:
             try:
                 text = text_after(file, self.facts.files.get(file.path))
             except hostside.edit_error() as e:

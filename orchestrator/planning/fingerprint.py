@@ -26,5 +26,6 @@ def fingerprint(facts: Facts, platform: Platform) -> str:
         [(path, file.sha256, file.mode, file.error) for path, file in sorted(facts.files.items()) if file.text is not None or file.error],
         sorted((facts.packages or {}).items()),
         [(name, s.enabled, s.load) for name, s in sorted(facts.services.items())],
+        [(k.path, k.mode) for k in facts.ssh.keys or []], sorted(facts.ssh.known.items()),
     )  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(subject)).hexdigest()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from orchestrator.documents.decision import PLACES, Decision
+from orchestrator.documents.decision import PLACES, SSH_KEY, Decision
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import HostPlan
 from orchestrator.documents.platform import Platform
@@ -71,5 +71,8 @@ class Pipeline:
         """Every dump target that some rule names; the probe looks at them."""
         settings = [*(r.settings for r in self.policy.rules), *(o.settings for o in self.policy.overrides)]
         wishes = [s.get("target", {}) for s in settings]
-        found = {w.get("path", "") for w in wishes if w.keys().isdisjoint(PLACES)}
+        # A path on an SSH server is also where the local tool keeps its records; one on another place is only there.
+        found = {w.get("path", "") for w in wishes if w.keys().isdisjoint({*PLACES} - {"ssh"})}
+        found |= {w.get(kind, "") for w in wishes for kind in ("filesystem", "raw", "ssh")}
+        found |= {f"key:{w.get('key', SSH_KEY)}" for w in wishes if "ssh" in w}
         return sorted({"/var/crash", *found} - {""})

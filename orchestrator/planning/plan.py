@@ -47,6 +47,7 @@ class Planner:
     def __init__(self, knowledge: Knowledge) -> None:
         self.families = families(knowledge.families)
         self.reported = knowledge.reported_stacks
+        self.by_hand = knowledge.by_hand
         # Hosts that agree in everything that planning looks at share one plan; the values keep the objects alive
         # whose identities are part of the keys.
         self._plans: dict[Any, tuple[HostPlan, Decision, DesiredState]] = {}
@@ -68,7 +69,7 @@ class Planner:
             why = (
                 f"the distribution family {platform.family} is not supported yet: decided and explained, never touched"
             )
-            return _unsupported(_blank(platform, decision, []), why)
+            return _unsupported(_blank(platform, decision, []), why, self.by_hand.get(platform.family, {}))
         desired = self.desired(decision, facts, platform, boot)
         if not desired.supported:
             return _unsupported(_blank(platform, decision, []), desired.why_not)
@@ -127,7 +128,7 @@ class Planner:
             return msgspec.structs.replace(base, refusals=[*base.refusals, planned.obstacle])
         changes += [*more, *planned.changes, *steps.image(v.capture, desired, more), *steps.service(facts, desired)]
         reboot_why = steps.reboot_reason(facts, v.decision.settings.reservation.wanted)
-        reload_why = steps.reload_reason(facts, desired, v.capture, [c.kind for c in changes])
+        reload_why = steps.reload_reason(facts, desired, v.capture, changes)
         expect: list[dict[str, Any]] = []
         if reload_why and not reboot_why:
             if refusal := _no_reload(facts):
@@ -263,19 +264,20 @@ def _key(
         tuple([tuple(values(boot.arguments, key_of(a))) for a in desired.boot_ensure]),
         tuple([tuple(values(boot.arguments, k)) for k in (*desired.boot_remove, NOTIFIERS)]),
         tuple(missing(loaded, desired)) if loaded is not None else None,
-        tuple(capture.configured_arguments), capture.image_present, capture.image_stale, capture.release,
+        tuple(capture.configured_arguments), capture.image_present, capture.image_stale, capture.release, capture.reload,
         x.crash_loaded, x.crash_size, x.load_disabled, x.limit_panic, tuple(values(facts.kernel.cmdline, "crashkernel")),
         facts.kernel.post_notifiers, tuple([facts.kernel.sysctls.get(p.removeprefix("/proc/sys/")) for p in desired.knobs]),
         service.enabled if service is not None else None, files,
     )  # fmt: skip
 
 
-def _unsupported(base: HostPlan, why: str) -> HostPlan:
+def _unsupported(base: HostPlan, what: str, by_hand: Mapping[str, str] | None = None) -> HostPlan:
+    said = by_hand or {}
     refusal = Refusal(
         id="unsupported",
-        what=why,
-        why="changing it wrongly could make it unbootable",
-        fix="see docs/adding-a-distribution.md",
+        what=what,
+        why=said.get("why", "changing it wrongly could make it unbootable"),
+        fix=said.get("fix", "see docs/adding-a-distribution.md"),
     )
     return msgspec.structs.replace(base, status="unsupported", refusals=[*base.refusals, refusal])
 
@@ -284,7 +286,9 @@ def _obstacle(facts: Facts, desired: DesiredState, boot: NextBoot) -> Refusal | 
     """Something that was not seen and must be seen before anything may be changed."""
     as_root = "run it again with root's rights (become)" if facts.probe.euid != 0 else "look at it on the host"
     if not boot.known:
-        return Refusal(id="boot-unknown", what="it cannot be told what this host boots next", why=boot.why, fix=boot.fix or as_root)
+        return Refusal(
+            id="boot-unknown", what="it cannot be told what this host boots next", why=boot.why, fix=boot.fix or as_root
+        )
     for file in desired.files:
         fact = facts.files.get(file.path)
         if fact is not None and (fact.error or fact.text is None or fact.link):

@@ -62,18 +62,23 @@ def trial_notes(facts: Facts, stack: Stack, planned: BootPlan, reboot: bool) -> 
     return [note for note in notes if note]
 
 
-def image(capture: Capture) -> list[Change]:
-    """The capture image, where it is not there or older than what it is built from."""
-    if (capture.image_present and not capture.image_stale) or not valid_release(capture.release):
+def image(capture: Capture, desired: DesiredState, changes: list[Change]) -> list[Change]:
+    """The capture image, where it is not there, older than what it is built from, or built from what is changed now."""
+    touched = {c.step.get("path") for c in changes}
+    new = next(
+        (f"{f.path} changes, and the image is made from it" for f in desired.files if f.image and f.path in touched), ""
+    )
+    if (capture.image_present and not capture.image_stale and not new) or not valid_release(capture.release):
         return []
-    why = capture.image_stale or f"there is no capture image for {capture.release}"
+    missing = "" if capture.image_present else f"there is no capture image for {capture.release}"
+    why = missing or capture.image_stale or new
     step = {"op": "action", "name": "kdump-build-image", "release": capture.release}
     return [Change(kind="image", what=f"build the capture image for {capture.release}", why=why, step=step)]
 
 
 def service(facts: Facts, desired: DesiredState) -> list[Change]:
     """The unit on or off as wanted. A package that is installed enables its own."""
-    if any(desired.service.startswith(p) for p in desired.packages):
+    if desired.presets and any(desired.service.startswith(p) for p in desired.packages):
         return []
     found = facts.services.get(desired.service.removesuffix(".service"))
     state = found.enabled if found is not None and found.enabled else "unknown"
@@ -82,6 +87,23 @@ def service(facts: Facts, desired: DesiredState) -> list[Change]:
     verb = "enable" if desired.enabled else "disable"
     step = {"op": f"service-{verb}", "unit": desired.service}
     return [Change(kind="service", what=f"{verb} {desired.service}", why=f"it is {state}", step=step)]
+
+
+def login(desired: DesiredState) -> list[Change]:
+    """The key and the pinned host key that a login at the dump server needs."""
+    if not (wish := desired.login):
+        return []
+    server, parts, why = wish["server"], list[str](), list[str]()
+    if wish["key"]:
+        parts.append(f"make the key {wish['key']} (ed25519)")
+        why.append("it is not there")
+    if wish["host_key"]:
+        parts.append(f"add the host key of {server} to /root/.ssh/known_hosts")
+        why.append("nobody answers ssh's question in the capture kernel")
+    diff = f"--- a/root/.ssh/known_hosts\n+++ b/root/.ssh/known_hosts\n+{server} {wish['host_key']}\n"
+    step = {"op": "action", "name": "ssh-target", **wish}
+    text = diff if wish["host_key"] else ""
+    return [Change(kind="login", what=", ".join(parts), why=", ".join(why), diff=text, step=step)]
 
 
 def reload(why: str) -> tuple[Change, dict[str, Any]]:
@@ -125,11 +147,16 @@ def reboot_reason(facts: Facts, wanted: int | None) -> str:
     return ""
 
 
-def reload_reason(facts: Facts, desired: DesiredState, capture: Capture, kinds: list[str]) -> str:
+def reload_reason(facts: Facts, desired: DesiredState, capture: Capture, changes: list[Change]) -> str:
+    kinds, touched = [c.kind for c in changes], {c.step.get("path") for c in changes}
     if not facts.kexec.crash_loaded:
         return "no capture kernel is loaded"
     if "image" in kinds:
         return "the capture image is built anew"
+    if capture.reload:
+        return capture.reload
+    if changed := next((f.path for f in desired.files if f.load and f.path in touched), ""):
+        return f"{changed} changes, and it is read at the load"
     if capture.loaded_arguments is None:
         return "it is not known with which command line the capture kernel was loaded" if "file" in kinds else ""
     lacking = missing(capture.loaded_arguments, desired)
@@ -145,7 +172,7 @@ def blocked(facts: Facts) -> str:
 
 
 def action(changes: list[Change], reboot: bool) -> str:
-    rank = {"knob": 1, "service": 1, "reload": 2, "file": 2, "package": 2, "boot": 2, "image": 3}
+    rank = {"knob": 1, "service": 1, "login": 1, "reload": 2, "file": 2, "package": 2, "boot": 2, "image": 3}
     worst = max((rank[c.kind] for c in changes), default=0)
     return "reboot" if reboot else _ACTIONS[worst]
 

@@ -43,6 +43,7 @@ def flat(s: Settings) -> dict[str, Any]:
         **{f"target.{kind}": target.place if target.kind == kind else None for kind in PLACES},
         "target.path": target.path or None,
         "target.key": target.key or None,
+        "target.host_key": target.host_key or None,
         **{f"sysctls.{name}": value for name, value in s.sysctls.items()},
     }
     for field in s.__struct_fields__:

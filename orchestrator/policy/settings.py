@@ -57,7 +57,13 @@ def _capture(
 def dump_target(wish: Mapping[str, Any]) -> DumpTarget:
     """The target of a policy's ``target`` setting."""
     kind = next((k for k in PLACES if k in wish), "path" if "path" in wish else "")
-    return DumpTarget(kind=kind, place=wish.get(kind, "") if kind != "path" else "", path=wish.get("path", ""), key=wish.get("key", ""))  # fmt: skip
+    return DumpTarget(
+        kind=kind,
+        place=wish.get(kind, "") if kind != "path" else "",
+        path=wish.get("path", ""),
+        key=wish.get("key", ""),
+        host_key=wish.get("host_key", ""),
+    )
 
 
 def make(s: Mapping[str, Any], row: Row, guards: list[Row], layers: list[Layer], knowledge: Knowledge) -> Settings:

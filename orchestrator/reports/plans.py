@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from orchestrator.documents.base import digest
 from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Outcome, Verdict
 from orchestrator.reports.text import diff, line, table
+
+_PUBLIC_KEY = re.compile(r"(ssh|ecdsa|sk)-\S+ AAAA\S+ of /")  # what a step answers that has made a key
 
 _STYLE = {
     "pass": "green",
@@ -128,6 +131,8 @@ def outcomes(results: Sequence[Outcome]) -> None:
             seconds = step.get("seconds")
             took = f" ({seconds:.1f} s)" if isinstance(seconds, (int, float)) else ""
             line(f"  {step.get('result', '?')}: {step.get('what', step.get('op', '?'))}{took}")
+            if _PUBLIC_KEY.match(output := str(step.get("output", ""))):
+                line(f"    {output}")
         if o.error:
             line(f"  {o.error.get('what', '')}", "red")
             for key in ("why", "fix"):

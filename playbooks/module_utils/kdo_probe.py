@@ -16,6 +16,7 @@ try:
     from ansible.module_utils.kdo_probe_reader import Reader, clean, whole
     from ansible.module_utils.kdo_probe_redact import Redactor
     from ansible.module_utils.kdo_probe_system import boot, distribution, files, packages, services
+    from ansible.module_utils.kdo_probe_targets import device_targets, is_path, ssh
     from ansible.module_utils.kdo_probe_udev import Devices, choose_source
 except ImportError:
     from kdo_probe_kernel import kernel, kexec, memory
@@ -24,6 +25,7 @@ except ImportError:
     from kdo_probe_reader import Reader, clean, whole
     from kdo_probe_redact import Redactor
     from kdo_probe_system import boot, distribution, files, packages, services
+    from kdo_probe_targets import device_targets, is_path, ssh
     from kdo_probe_udev import Devices, choose_source
 
 VERSION = "1"
@@ -102,7 +104,9 @@ def probe(reader, host="", interest=None, targets=(), inventory=None, udev="auto
     seen = signals(reader, interest, devices, redactor, said)
     sizes, crash_regions = memory(reader, said)
     installed, manager, available = packages(reader, interest, said)
-    places = dump_targets(reader, devices, _texts(targets), said)
+    words = _texts(targets)
+    places = dump_targets(reader, devices, [word for word in words if is_path(word)], said)
+    places += device_targets(reader, devices, words, said)
     for place in places:
         place["source"] = redactor.words(place.get("source", ""))
     document = {
@@ -114,6 +118,7 @@ def probe(reader, host="", interest=None, targets=(), inventory=None, udev="auto
         "memory": sizes,
         "targets": places,
         "network": devices.network(),
+        "ssh": ssh(reader, words),
         "distribution": distribution(reader),
         "boot": boot(reader, interest, redactor, said),
         "files": files(reader, interest, redactor),

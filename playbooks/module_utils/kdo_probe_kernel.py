@@ -187,6 +187,12 @@ def _efi_variable(reader, name):
     return raw[4] if raw is not None and len(raw) > 4 else None
 
 
+def _booted(reader):
+    """Nanoseconds since the epoch, or None. /proc/stat is long and changes all the time, so it is not kept."""
+    match = re.search(r"^btime ([0-9]{1,12})$", reader.read_text("/proc/stat", 1 << 20, record=False) or "", re.M)
+    return int(match.group(1)) * 10**9 if match else None
+
+
 def kernel(reader, interest, arch, redactor, said):
     """The whole section."""
     now = release(reader)
@@ -224,6 +230,7 @@ def kernel(reader, interest, arch, redactor, said):
         "sysctls": sysctls,
         "module_params": parameters,
         "modules": names,
+        "booted": _booted(reader),
         "lockdown": reader.line("/sys/kernel/security/lockdown", 100),
         "efi": reader.exists("/sys/firmware/efi") if reader.exists("/sys/firmware") else None,
         "secure_boot": _efi_variable(reader, "SecureBoot"),

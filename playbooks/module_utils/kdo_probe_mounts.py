@@ -51,7 +51,7 @@ def mount_of(path, table):
     return best
 
 
-def _space(path, fs_type):
+def space(path, fs_type):
     """(size, free) of a live path. A dead file server must not hold the probe up, so ``stat`` asks that one."""
     while True:
         if NETWORK_FS.match(fs_type):
@@ -88,7 +88,7 @@ def targets(reader, devices, paths, said):
         told = recorded.get(path) if isinstance(recorded.get(path), dict) else {}
         size, free = told.get("size"), told.get("free")
         if reader.live:
-            size, free = _space(real, mount["fs_type"] if mount is not None else "")
+            size, free = space(real, mount["fs_type"] if mount is not None else "")
         entry = {
             "path": path,
             "exists": bool(told["exists"])

@@ -102,6 +102,15 @@ def _loader(reader):
     return found
 
 
+def _kargs(reader, redactor, said):
+    """What the next deployment boots with: a staged one has no loader entry yet."""
+    text = text_of(said, "kargs")
+    if reader.live and reader.exists("/run/ostree-booted"):
+        rows = [row for row in (run(["rpm-ostree", "kargs"], 30)[0] or "").splitlines() if row.strip()]
+        text = rows[-1] if rows else ""
+    return clean(redactor.text(text)[0].strip(), 4096)
+
+
 def boot(reader, interest, redactor, said):
     """Marks of boot stacks."""
     told = texts_of(said, "tools")
@@ -114,6 +123,7 @@ def boot(reader, interest, redactor, said):
         "tools": tools,
         "grub": _grub(reader, interest.get("grub_cfg", []), redactor),
         "loader": _loader(reader),
+        "kargs": _kargs(reader, redactor, said),
     }
 
 

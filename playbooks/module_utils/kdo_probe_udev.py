@@ -201,6 +201,19 @@ def choose_source(reader, wanted, said):
     return TreeSource(reader)
 
 
+def over_network(devpath, reader):
+    """Which network protocol a block device is reached by; empty for a device of this machine."""
+    if re.search(r"/session\d+/target", devpath):
+        return "iscsi"
+    name = re.search(r"/block/(nbd|rbd|drbd)\d", devpath)
+    if name:
+        return name.group(1)
+    controller = re.match(r"(.*/nvme\d+)(?:/|\Z)", devpath)
+    if controller and reader.line("/sys" + controller.group(1) + "/transport", 20) in ("tcp", "rdma"):
+        return "nvme"
+    return ""
+
+
 class Devices(object):
     """What the document wants to know of devices, whatever the source."""
 
@@ -305,6 +318,7 @@ class Devices(object):
                         "driver": device["driver"],
                         "dm_kind": p.get("DM_UUID", "").split("-", 1)[0],
                         "fs_type": p.get("ID_FS_TYPE", ""),
+                        "network": over_network(path, self.reader),
                     }
                 )
             parent = self.parent(path)

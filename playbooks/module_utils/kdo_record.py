@@ -200,8 +200,13 @@ def signals_of(facts, devices, s):
         "detect_virt": seen["detect_virt"],
         "crash_shutdown": facts["kernel"]["crash_shutdown"],
         "memory": facts["memory"],
-        "targets": {t["path"]: {"size": t["size"], "free": t["free"], "exists": t["exists"]} for t in facts["targets"]},
+        "targets": {
+            t["path"]: {"size": t["size"], "free": t["free"], "exists": t["exists"]}
+            for t in facts["targets"]
+            if t["path"].startswith("/")
+        },
         "tools": facts["boot"]["tools"],
+        "kargs": s.line(facts["boot"]["kargs"]),
         "packages": facts["packages"],
         "package_manager": facts["package_manager"],
         "available": facts["available"],

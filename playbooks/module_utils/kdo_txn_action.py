@@ -111,6 +111,9 @@ class Family(object):
     def capture_reach(self, tree, change, releases, add):
         """All that building an image for one of the releases, or loading it, may write."""
 
+    def edit_reach(self, tree, step, add):
+        """``add("later", …)`` for what the family's own service makes at a later boot because of an edit, and nobody else."""
+
     def keeps_inode(self, path):
         """Whether a hard link keeps the old content: large files that are made anew under another name each time."""
         return False
@@ -133,6 +136,10 @@ class Family(object):
     def load(self, tree, shop):
         """Load the capture kernel, or load it again. Returns the output."""
         raise NotImplementedError
+
+    def look_unload(self, look):
+        """Raises Refused if nothing can take the capture kernel out."""
+        look.commands("kexec-unload")
 
     def unload(self, tree, shop):
         """Take the capture kernel out. Returns the output."""

@@ -13,7 +13,7 @@ try:
     from ansible.module_utils import kdo_txn_expect as expectations
     from ansible.module_utils import kdo_txn_loader as loader
     from ansible.module_utils import kdo_txn_trial as trial
-    from ansible.module_utils.kdo_txn_files import GRUB_CONFIG, Refused
+    from ansible.module_utils.kdo_txn_files import GRUB2_CONFIG, GRUB_CONFIG, Refused
     from ansible.module_utils.kdo_txn_fs import remove_quietly, temporary_name
     from ansible.module_utils.kdo_txn_host import boot_id
     from ansible.module_utils.kdo_txn_undo import Undo
@@ -22,7 +22,7 @@ except ImportError:
     import kdo_txn_expect as expectations
     import kdo_txn_loader as loader
     import kdo_txn_trial as trial
-    from kdo_txn_files import GRUB_CONFIG, Refused
+    from kdo_txn_files import GRUB2_CONFIG, GRUB_CONFIG, Refused
     from kdo_txn_fs import remove_quietly, temporary_name
     from kdo_txn_host import boot_id
     from kdo_txn_undo import Undo
@@ -46,6 +46,8 @@ class RollBack(object):
         after, leave, changed, anew = tx.last("commit")["after"], [], [], []
         for item in tx.manifest["items"]:
             path = item["path"]
+            if item["group"] == "later":
+                continue
             if before is not None and path in before:
                 if before[path] == after.get(path):
                     continue
@@ -95,8 +97,10 @@ class RollBack(object):
 
     def _arguments(self):
         """What the boot menu says, so that it can be seen whether the next boot differs."""
-        data = self.tree.read(GRUB_CONFIG) or b""
-        found = [words for _, words in expectations.kernel_lines(data.decode("utf-8", "replace"))]
+        found = []
+        for path in (GRUB_CONFIG, GRUB2_CONFIG):
+            data = self.tree.read(path) or b""
+            found += [words for _, words in expectations.kernel_lines(data.decode("utf-8", "replace"))]
         return found + loader.options(self.tree)
 
     def roll_back(self, force, check, result):

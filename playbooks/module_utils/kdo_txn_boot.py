@@ -24,8 +24,10 @@ MODULES = (
     "kdo_arguments",
     "kdo_conf",
     "kdo_edit",
+    "kdo_ssh",
     "kdo_txn",
     "kdo_txn_action",
+    "kdo_txn_azurelinux",
     "kdo_txn_back",
     "kdo_txn_boot",
     "kdo_txn_cmd",
@@ -42,8 +44,12 @@ MODULES = (
     "kdo_txn_log",
     "kdo_txn_look",
     "kdo_txn_menu",
+    "kdo_txn_ostree",
+    "kdo_txn_redhat",
     "kdo_txn_scope",
+    "kdo_txn_ssh",
     "kdo_txn_steps",
+    "kdo_txn_suse",
     "kdo_txn_text",
     "kdo_txn_trial",
     "kdo_txn_undo",
@@ -56,7 +62,7 @@ DefaultDependencies=no
 Conflicts=shutdown.target
 RequiresMountsFor=%(state)s
 After=local-fs.target systemd-remount-fs.service
-Before=kdump-tools.service basic.target shutdown.target
+Before=kdump-tools.service kdump.service kdump-early.service basic.target shutdown.target
 ConditionPathExists=%(state)s/engine/kdo_txn.py
 ConditionPathExists=!/proc/vmcore
 

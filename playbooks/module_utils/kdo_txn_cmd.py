@@ -29,6 +29,7 @@ _APT = [
     "-o",
     "DPkg::Lock::Timeout=120",
 ]
+_DNF = ["--setopt=install_weak_deps=False", "install"]
 _EDITENV = ("/usr/bin/grub2-editenv", "/usr/bin/grub-editenv")
 _KDUMP = [["/usr/sbin/kdump-config"]]
 
@@ -61,6 +62,8 @@ COMMANDS = {
     "grub-regenerate": Command(
         [["/usr/sbin/update-grub"], ["/usr/sbin/grub-mkconfig", "-o", "/boot/grub/grub.cfg"]], 300
     ),
+    "grub2-regenerate": Command([["/usr/sbin/grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]], 300),
+    "grub2-check": Command([["/usr/bin/grub2-script-check", "/boot/grub2/grub.cfg"]], 60),
     "grub-check": Command([["/usr/bin/grub-script-check", "/boot/grub/grub.cfg"]], 60),
     "grub-check-custom": Command([["/usr/bin/grub-script-check", "/boot/grub/custom.cfg"]], 60),
     "grub-once": Command([["/usr/sbin/grub-reboot"]], 60),
@@ -77,7 +80,29 @@ COMMANDS = {
     "kdump-load": _kdump("load", 600),
     "kdump-reload": _kdump("reload", 600),
     "kdump-unload": _kdump("unload"),
+    "kdump-rebuild": Command([["/usr/bin/kdumpctl", "rebuild"]], 900, "kdumpctl"),
+    "kdump-restart": Command([["/usr/bin/kdumpctl", "restart"]], 900, "kdumpctl"),
+    "kdump-stop": Command([["/usr/bin/kdumpctl", "stop"]], 120, "kdumpctl"),
+    "rpm-list": Command([["/usr/bin/rpm", "-qa", "--qf", "%{NAME}\\n"]], 120),
+    "rpm-erase-test": Command([["/usr/bin/rpm", "-e", "--test"]], 120),
+    "rpm-erase": Command([["/usr/bin/rpm", "-e"]], 600, "", True),
+    "dnf-simulate": Command([["/usr/bin/dnf", "--assumeno"] + _DNF], 600),
+    "dnf-install": Command([["/usr/bin/dnf", "-y"] + _DNF], 1800, "", True),
+    "dnf-finish": Command([["/usr/bin/dnf", "-y", "--cacheonly"] + _DNF], 900, "", True),
+    "zypper-simulate": Command(
+        [["/usr/bin/zypper", "--xmlout", "--non-interactive", "install", "--no-recommends", "--dry-run"]], 600
+    ),
+    "zypper-install": Command([["/usr/bin/zypper", "--non-interactive", "install", "--no-recommends"]], 1800, "", True),
+    "rpm-ostree-kargs": Command([["/usr/bin/rpm-ostree", "kargs"]], 600),
+    "rpm-ostree-status": Command([["/usr/bin/rpm-ostree", "status", "--json"]], 120),
+    "rpm-ostree-cleanup": Command([["/usr/bin/rpm-ostree", "cleanup", "-p"]], 300),
+    "pbl": Command([["/usr/sbin/pbl"], ["/sbin/pbl"]], 600),
+    "kdump-commandline": Command([["/usr/sbin/kdumptool", "commandline", "-u"]], 600, "kdump"),
+    "mkdumprd": Command([["/usr/sbin/mkdumprd", "-f"], ["/sbin/mkdumprd", "-f"]], 900, "kdump"),
+    "load.sh": Command([["/usr/lib/kdump/load.sh", "--update"]], 900, "kdump"),
+    "unload.sh": Command([["/usr/lib/kdump/unload.sh"]], 120, "kdump"),
     "kexec-unload": Command([["/usr/sbin/kexec", "-p", "-u"], ["/sbin/kexec", "-p", "-u"]], 60),
+    "ssh-keygen": Command([["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", ""]], 60, "openssh-client"),
     "unit-state": Command([["/usr/bin/systemctl", "is-enabled"], ["/bin/systemctl", "is-enabled"]], 30),
     "unit-enable": Command([["/usr/bin/systemctl", "enable"], ["/bin/systemctl", "enable"]], 60),
     "unit-disable": Command([["/usr/bin/systemctl", "disable"], ["/bin/systemctl", "disable"]], 60),

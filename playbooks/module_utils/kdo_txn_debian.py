@@ -149,6 +149,11 @@ class Debian(Family):
             if tree.stat(folder) is None:
                 add("derived", folder)
 
+    def edit_reach(self, tree, step, add):
+        for folder in _core_dirs(tree, {"steps": [step]}):
+            if tree.stat(folder) is None:
+                add("later", folder + "/kdump_lock", folder + "/kexec_cmd")
+
     def keeps_inode(self, path):
         return fnmatch.fnmatch(path, CAPTURE + "/initrd.img-*")
 
@@ -200,6 +205,9 @@ class Debian(Family):
 
     def load(self, tree, shop):
         return shop.must("kdump-reload" if loaded(tree) == "1" else "kdump-load")
+
+    def look_unload(self, look):
+        look.commands("kdump-unload" if look.shop.has("kdump-unload") else "kexec-unload")
 
     def unload(self, tree, shop):
         return shop.must("kdump-unload" if shop.has("kdump-unload") else "kexec-unload")

@@ -241,35 +241,57 @@ def disarm(tree, shop):
 class Regenerate(Action):
     """grub.cfg made anew from its inputs; arguments that were on trial are the default then."""
 
+    def __init__(self, name, config=files.GRUB_CONFIG, check="grub-check", tries=True):
+        Action.__init__(self, name)
+        self.config, self.check_command, self.tries = config, check, tries
+
     def reach(self, tree, family, step, add):
-        add("derived", files.GRUB_CUSTOM)
-        add("anew", files.GRUB_CONFIG)
-        add("derived", files.GRUB_CONFIG + ".new")
+        if self.tries:
+            add("derived", files.GRUB_CUSTOM)
+        add("anew", self.config)
+        add("derived", self.config + ".new")
 
     def look(self, look, family, step):
-        look.commands("grub-regenerate")
-        look.writable(files.GRUB_CONFIG)
-        now = look.tree.read(files.GRUB_CONFIG)
+        look.commands(self.name)
+        look.writable(self.config)
+        now = look.tree.read(self.config)
         if now is None:
             raise Refused(
                 "the boot menu cannot be made anew",
-                "%s is not there" % files.GRUB_CONFIG,
+                "%s is not there" % self.config,
                 "this host does not seem to boot with GRUB",
             )
-        look.need(files.GRUB_CONFIG, 2 * len(now))
-        if there(look.tree) is not None:  # a trial's entry goes when its arguments become the default
+        if not self.tries and b"### BEGIN /etc/grub.d/" not in now:
+            why = "%s was not made by grub2-mkconfig: what stands in it would be lost" % self.config
+            raise Refused("the boot menu cannot be made anew", why, "add the arguments by hand")
+        look.need(self.config, 2 * len(now))
+        if self.tries and there(look.tree) is not None:  # a trial's entry goes when its arguments become the default
             look.commands("grub-next-none")
             look.writable(files.GRUB_CUSTOM)
         return True
 
     def do(self, doer, family, step):
-        output = regenerate(doer.tree, doer.shop)
-        disarm(doer.tree, doer.shop)
-        clean(doer.tree)
+        output = self.regenerate(doer.tree, doer.shop)
+        if self.tries:
+            disarm(doer.tree, doer.shop)
+            clean(doer.tree)
         return "changed", output
 
     def made_anew(self, undo, path):
-        anew(undo, path)
+        remove_quietly(temporary_name(undo.tree.real(path)))
+        self.regenerate(undo.tree, undo.shop)
+        undo.note(path + " (made anew, because it has changed since)")
+
+    def regenerate(self, tree, shop):
+        output = shop.must(self.name)
+        info = tree.stat(self.config)
+        if info is None or not info.st_size:
+            raise StepError("%s is empty or gone after it was made anew" % self.config, output)
+        if shop.has(self.check_command):
+            status, said, _ = shop.run(self.check_command)
+            if status != 0:
+                raise StepError("grub-script-check does not accept the new %s" % self.config, said)
+        return output
 
 
 class Try(Trial):
@@ -329,21 +351,3 @@ class Try(Trial):
 
     def clean(self, tree):
         return clean(tree)
-
-
-def anew(undo, path):
-    remove_quietly(temporary_name(undo.tree.real(path)))
-    regenerate(undo.tree, undo.shop)
-    undo.note(path + " (made anew, because it has changed since)")
-
-
-def regenerate(tree, shop):
-    output = shop.must("grub-regenerate")
-    info = tree.stat(files.GRUB_CONFIG)
-    if info is None or not info.st_size:
-        raise StepError("%s is empty or gone after it was made anew" % files.GRUB_CONFIG, output)
-    if shop.has("grub-check"):
-        status, said, _ = shop.run("grub-check")
-        if status != 0:
-            raise StepError("grub-script-check does not accept the new %s" % files.GRUB_CONFIG, said)
-    return output

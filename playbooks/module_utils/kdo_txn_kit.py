@@ -2,19 +2,31 @@
 """Every action and every family there is, by name; and the actions that all families have."""
 
 try:
+    from ansible.module_utils import kdo_txn_files as files
     from ansible.module_utils.kdo_txn_action import Action, StepError, Trial
+    from ansible.module_utils.kdo_txn_azurelinux import AzureLinux
     from ansible.module_utils.kdo_txn_debian import Debian
     from ansible.module_utils.kdo_txn_files import Refused
     from ansible.module_utils.kdo_txn_grub import Regenerate, Try
     from ansible.module_utils.kdo_txn_loader import Bls, RunZipl, Settle, SystemdBoot
     from ansible.module_utils.kdo_txn_host import loaded, reload_impossible, running_release
+    from ansible.module_utils.kdo_txn_ostree import Kargs, Ostree
+    from ansible.module_utils.kdo_txn_redhat import RedHat
+    from ansible.module_utils.kdo_txn_suse import Commandline, Pbl, Suse
+    from ansible.module_utils.kdo_txn_ssh import SshTarget
 except ImportError:
+    import kdo_txn_files as files
     from kdo_txn_action import Action, StepError, Trial
+    from kdo_txn_azurelinux import AzureLinux
     from kdo_txn_debian import Debian
     from kdo_txn_files import Refused
     from kdo_txn_grub import Regenerate, Try
     from kdo_txn_loader import Bls, RunZipl, Settle, SystemdBoot
     from kdo_txn_host import loaded, reload_impossible, running_release
+    from kdo_txn_ostree import Kargs, Ostree
+    from kdo_txn_redhat import RedHat
+    from kdo_txn_suse import Commandline, Pbl, Suse
+    from kdo_txn_ssh import SshTarget
 
 
 class Image(Action):
@@ -63,8 +75,7 @@ class Reload(_Loading):
 
 class Unload(_Loading):
     def look(self, look, family, step):
-        if not look.shop.has("kdump-unload"):
-            look.commands("kexec-unload")
+        family.look_unload(look)
         if loaded(look.tree) == "1" and look.tree.value("/proc/sys/kernel/kexec_load_disabled") == "1":
             why = "kernel.kexec_load_disabled is 1, which lasts until the next boot"
             raise Refused("the capture kernel cannot be unloaded", why, "reboot the host with the new arguments")
@@ -84,7 +95,7 @@ def unload(family, tree, shop):
     return output
 
 
-FAMILIES = {family.name: family for family in (Debian(),)}
+FAMILIES = {family.name: family for family in (Debian(), RedHat(), Suse(), AzureLinux(), Ostree())}
 ACTIONS = {
     action.name: action
     for action in (
@@ -92,16 +103,29 @@ ACTIONS = {
         Reload("kdump-reload"),
         Unload("kdump-unload"),
         Regenerate("grub-regenerate"),
+        Regenerate("grub2-regenerate", files.GRUB2_CONFIG, "grub2-check", tries=False),
         Try("grub-trial"),
         SystemdBoot("sdboot-trial"),
         Bls("bls-trial"),
         RunZipl("zipl"),
+        Commandline("kdump-commandline"),
+        Pbl("pbl-arguments"),
+        Kargs("rpm-ostree-kargs"),
+        SshTarget("ssh-target"),
     )
 }
 TRIALS = {name: action for name, action in ACTIONS.items() if isinstance(action, Trial)}
 ACTIONS["loader-settle"] = Settle("loader-settle", [ACTIONS["sdboot-trial"], ACTIONS["bls-trial"]])
 # Actions that make arguments the default: never in one change with a trial of them.
-DEFAULTS = ("grub-regenerate", "loader-settle", "zipl")
+DEFAULTS = (
+    "grub-regenerate",
+    "grub2-regenerate",
+    "loader-settle",
+    "zipl",
+    "kdump-commandline",
+    "pbl-arguments",
+    "rpm-ostree-kargs",
+)
 
 
 def make_anew(undo, path):

@@ -24,7 +24,7 @@ _SERVICES = ("service-enable", "service-disable")
 
 class Reach(object):
     """Collects what a change can reach. Kinds of a path: config (somebody may have edited it since), anew (a command can
-    make it again), derived (made by commands)."""
+    make it again), derived (made by commands), later (the family's service makes it after we are done, and nobody else)."""
 
     def __init__(self, change):
         self.change, self.found, self.trees = change, {}, []
@@ -44,6 +44,7 @@ def reach(tree, change):
     for step in change["steps"]:
         if step["op"] in ("write", "remove") + EDITS:
             add("config", step["path"])
+            family.edit_reach(tree, step, add)
         if step["op"] in _SERVICES:
             add("derived", *family.units[step["unit"]])
     if installs(change):

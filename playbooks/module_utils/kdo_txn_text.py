@@ -37,8 +37,47 @@ _DEBIAN = {
     "SSH_KDUMP_RETRY": r"[0-9]{0,6}",
 }
 
+# Settings of /etc/kdump.conf. The collector is a command, so only known ones; scripts and dracut's options are not here.
+_DEVICE = r"(UUID=[A-Fa-f0-9-]{1,40}|LABEL=[A-Za-z0-9_.-]{1,64}|/dev/[A-Za-z0-9._/+-]{1,200})"
+_KDUMP_CONF = {
+    "path": r"/|(/[A-Za-z0-9._+-]+)+/?",
+    "raw": r"/dev/[A-Za-z0-9._/+-]{1,200}",
+    "nfs": r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_.-]{1,253}):/[A-Za-z0-9_./+-]{0,400}",
+    "ssh": r"[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9_.:-]+",
+    "sshkey": r"(/[A-Za-z0-9._+-]+)+",
+    "virtiofs": r"[A-Za-z0-9_.-]{1,64}",
+    "core_collector": r"cp|scp|makedumpfile( (-[cdEFlpz]|-d[0-9,]{1,12}|--message-level|--num-threads|--excludevm|[0-9,]{1,12}))*",
+    "failure_action": r"reboot|halt|poweroff|shell|dump_to_rootfs",
+    "default": r"reboot|halt|poweroff|shell|dump_to_rootfs",
+    "final_action": r"reboot|halt|poweroff",
+    "auto_reset_crashkernel": r"yes|no",
+}
+_KDUMP_CONF.update((kind, _DEVICE) for kind in ("ext2", "ext3", "ext4", "minix", "btrfs", "xfs"))
+_KDUMPCTL = {"KDUMP_COMMANDLINE_APPEND": _ARGUMENTS, "KDUMP_COMMANDLINE_REMOVE": r"[A-Za-z0-9_. -]*"}
+
+# SUSE's variables of the same file; load.sh hands the command line to ``eval``. A URL may hold no password: it is a secret.
+_SUSE = {
+    "KDUMP_COMMANDLINE_APPEND": _ARGUMENTS,
+    "KDUMP_CPUS": r"[0-9]{1,5}",
+    "KDUMP_CRASHKERNEL": r"auto|crashkernel=[0-9A-Za-z,:@-]+( crashkernel=[0-9A-Za-z,:@-]+)*",
+    "KDUMP_AUTO_RESIZE": r"true|false",
+    "KDUMP_SAVEDIR": r"(/[A-Za-z0-9._+-]+)+|nfs://[A-Za-z0-9_.\[\]:-]+(/[A-Za-z0-9._+-]+)+"
+    r"|ssh://[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9_.\[\]:-]+(/[A-Za-z0-9._+-]+)+",
+    "KDUMP_SSH_IDENTITY": _PATH,
+    "KDUMP_DUMPLEVEL": r"[0-9]{1,2}",
+    "KDUMP_DUMPFORMAT": r"ELF|compressed|lzo|snappy|zstd|raw",
+    "KDUMP_KEEP_OLD_DUMPS": r"[0-9]{1,6}",
+    "KDUMP_FREE_DISK_SIZE": r"[0-9]{1,9}",
+    "KDUMP_IMMEDIATE_REBOOT": r"true|false",
+    "KDUMP_CONTINUE_ON_ERROR": r"true|false",
+}
+
 # File → variables that a plan may set there → what their values may be made of. Each family adds its own.
-ASSIGNABLE = {"/etc/default/kdump-tools": _DEBIAN}
+ASSIGNABLE = {
+    "/etc/default/kdump-tools": _DEBIAN,
+    "/etc/kdump.conf": _KDUMP_CONF,
+    "/etc/sysconfig/kdump": dict(_KDUMPCTL, **_SUSE),
+}
 
 # Kernel settings that say what happens at a panic or a hang. Others are not a plan's business: some name a program
 # (core_pattern, modprobe), some cannot be taken back (kexec_load_disabled), some weaken the host.

@@ -34,7 +34,7 @@ kind: Policy
 metadata: {name: other}
 spec:
   settings: {sysctls: {kernel.unknown_nmi_panic: 1}, retention: {keep: 3}}
-  default: {strategy: [crash_kexec_post_notifiers]}
+  default: {strategy: [crash_kexec_post_notifiers], settings: {capture: {ensure: [loglevel=5]}}}
 """
 FOLDER = "/root/kdo-inject"
 MODES = ("kill-before", "kill-amid", "kill-after", "fail-after", "command-fails", "full", "power-amid")

@@ -17,12 +17,16 @@ from orchestrator.lab.images import ImageSpec, build_image
 from orchestrator.lab.layout import private_key, public_key
 from orchestrator.lab.process import default_cache
 from orchestrator.lab.rootfs import GUEST_REPOSITORY
-from orchestrator.lab.target import SSH_ADDRESS, NfsTarget, SshTarget
-from orchestrator.lab.vmcore import PANIC, DumpVerdict, judge_received
-from tests.lab.lifecycle import Kdo, life_cycle
+from orchestrator.lab.target import GANESHA, SSH_ADDRESS, SSHD, NfsTarget, SshTarget
+from orchestrator.lab.vmcore import PANIC, DumpVerdict, judge_received, judge_vmcore, wait_capture
+from tests.lab.lifecycle import Kdo, Resets, crash, life_cycle
 
 pytestmark = pytest.mark.lab
 
+needs_sshd = pytest.mark.skipif(not Path(SSHD).exists(), reason="openssh-server is not installed here")
+needs_ganesha = pytest.mark.skipif(
+    not Path(GANESHA).exists(), reason="nfs-ganesha and nfs-ganesha-vfs are not installed here"
+)
 KEY = "/root/.ssh/kdump_id_rsa"
 KEYS = [
     ("web1", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"),
@@ -76,6 +80,8 @@ def kdo(guest: Guest, *words: str, code: int = 0) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.lab_full
+@needs_sshd
 def test_a_dump_over_ssh(artifacts: Path) -> None:
     """The host makes its key and pins the server's in the transaction; the operator brings the key to the server."""
     server, spec = SshTarget(artifacts / "server"), ImageSpec()
@@ -114,6 +120,7 @@ def test_a_dump_over_ssh(artifacts: Path) -> None:
     print(json.dumps(asdict(record)))
 
 
+@needs_sshd
 def test_keys_are_pushed_once_and_only_to_the_server_that_is_known(artifacts: Path) -> None:
     """Without a guest: the operator's ssh against the real server."""
     server = SshTarget(artifacts / "server")
@@ -136,22 +143,82 @@ def test_keys_are_pushed_once_and_only_to_the_server_that_is_known(artifacts: Pa
 
 
 @pytest.mark.lab_full
+@needs_sshd
+def test_a_dump_that_cannot_arrive_is_known_before_the_crash(artifacts: Path) -> None:
+    """Nothing starts the network for network-online.target: validate says so, and the crash proves it right."""
+    server, spec = SshTarget(artifacts / "server"), ImageSpec()
+    chosen = policy(artifacts, ssh=server.place, host_key=server.host_key)
+    machine = Machine(memory_mb=spec.memory_mb, cpus=2, forwards=(server.forward(),))
+    with Guest(build_image(spec), artifacts / "guest", name="offline", machine=machine) as guest:
+        guest.wait_ssh(600)
+        guest.ssh("systemctl mask systemd-networkd-wait-online")
+        runs = Kdo(guest, artifacts)
+        with Resets(guest):
+            command = ("apply", "-p", str(chosen), "-y", "--reboot", "--no-trial")
+            done = runs.json(*command, code=2, timeout=1800)
+        failed = {c["id"]: c["evidence"] for c in done["validation"][0]["checks"] if c["verdict"] == "fail"}
+        assert list(failed) == ["target-network"], failed
+        assert "nothing starts the network" in failed["target-network"]
+        server.authorize(guest.read(f"cat {KEY}.pub"))
+        mark = guest.crash()
+        capture = wait_capture(guest, mark, 900)
+        said = guest.console.texts(mark)
+        assert not capture.saved and [t for t in said if "Unable to reach remote server" in t], guest.console.tail()
+        assert not list(server.dumps.iterdir())
+
+        guest.start()
+        guest.wait_ssh(600)
+        with_network(guest)
+        runs("validate", "-p", str(chosen))
+
+
+def with_nfs_client(guest: Guest) -> None:
+    with_network(guest)
+    guest.ssh(["tee", "/etc/apt/sources.list"], stdin=f"deb [trusted=yes] {GUEST_REPOSITORY} ./\n")
+    guest.ssh("apt-get -q update && apt-get -q -y --no-install-recommends install nfs-common", 900)
+    guest.ssh(": > /etc/apt/sources.list")
+
+
+def nfs_machine(spec: ImageSpec, server: NfsTarget) -> Machine:
+    repository = build_repository(build_image(spec), spec.suite, packages=("nfs-common",))
+    return Machine(memory_mb=spec.memory_mb, cpus=2, apt_repository=repository, forwards=(server.forward(),))
+
+
+@pytest.mark.lab_full
+@needs_ganesha
 def test_a_dump_over_nfs(artifacts: Path) -> None:
     spec = ImageSpec()
-    repository = build_repository(build_image(spec), spec.suite, packages=("nfs-common",))
-
-    def prepare(guest: Guest) -> None:
-        with_network(guest)
-        guest.ssh(["tee", "/etc/apt/sources.list"], stdin=f"deb [trusted=yes] {GUEST_REPOSITORY} ./\n")
-        guest.ssh("apt-get -q update && apt-get -q -y --no-install-recommends install nfs-common", 600)
-        guest.ssh(": > /etc/apt/sources.list")
 
     def judge(guest: Guest, workdir: Path) -> DumpVerdict:
         nothing_at_home(guest)
         return received(server.dumps, workdir)
 
     with NfsTarget(artifacts / "server") as server:
-        machine = Machine(memory_mb=spec.memory_mb, cpus=2, apt_repository=repository, forwards=(server.forward(),))
-        chosen = policy(artifacts, nfs=server.place)
-        record = life_cycle(spec, artifacts, target="nfs", policy=chosen, machine=machine, prepare=prepare, judge=judge)
+        record = life_cycle(spec, artifacts, target="nfs", policy=policy(artifacts, nfs=server.place),
+                            machine=nfs_machine(spec, server), prepare=with_nfs_client, judge=judge)  # fmt: skip
         print(json.dumps(asdict(record)))
+
+
+@pytest.mark.lab_full
+@needs_ganesha
+def test_a_directory_on_a_network_filesystem_is_another_one_after_the_crash(artifacts: Path) -> None:
+    """The capture kernel mounts nothing for remote-fs.target: validate says so, and the dump lies in the directory below."""
+    spec = ImageSpec()
+    with (
+        NfsTarget(artifacts / "server") as server,
+        Guest(build_image(spec), artifacts / "guest", name="mounted", machine=nfs_machine(spec, server)) as guest,
+    ):
+        guest.wait_ssh(600)
+        with_nfs_client(guest)
+        runs = Kdo(guest, artifacts)
+        with Resets(guest):
+            runs.json("apply", "-y", "--reboot", "--no-trial", timeout=1800)
+        guest.ssh(f"echo '{server.place} /var/crash nfs4 defaults,_netdev 0 0' >> /etc/fstab && mount /var/crash")
+        (host,) = runs.json("validate", code=2)["hosts"]
+        (check,) = [check for check in host["checks"] if check["id"] == "target"]
+        assert check["verdict"] == "fail" and "remote-fs.target" in check["evidence"], check
+        capture = crash(guest)
+        assert capture.saved
+        assert not list(server.dumps.rglob("dump*"))
+        guest.ssh("umount /var/crash")
+        assert judge_vmcore(guest, artifacts / "vmcore").complete

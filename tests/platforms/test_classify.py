@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-import time
 from typing import Any
 
 import msgspec
@@ -20,7 +19,6 @@ from orchestrator.platforms.rows import Vocabulary
 from orchestrator.platforms.tables import PLATFORMS, SOURCES, compile_tables, load
 from orchestrator.resources import read_text
 from orchestrator.yamlmarks import load as load_yaml
-from tests.platforms.hosttree import host_files
 
 HV, KVM, XEN = (
     {"leaf": leaf, "signature": signature}
@@ -462,19 +460,3 @@ def test_any_text_is_survived(value, field):
     texts = [t for t in (value if isinstance(value, list) else [value]) if isinstance(t, str)]
     for evidence in of({field: texts}).evidence:
         assert evidence.value.isprintable()
-
-
-def test_it_is_fast(recorded):
-    """Measured 40 to 50 µs for a host unlike any before; the bound here only catches a change of order of magnitude."""
-    known = [recorded(p.stem) for p in host_files()]
-    classifier = Classifier(load())
-    for document in known:
-        classifier.classify(document)
-    best = 1.0
-    for _ in range(5):
-        classifier._seen.clear()
-        start = time.perf_counter()
-        for document in known:
-            classifier.classify(document)
-        best = min(best, (time.perf_counter() - start) / len(known))
-    assert best < 250e-6
