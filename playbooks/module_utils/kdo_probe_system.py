@@ -244,7 +244,8 @@ def _dpkg(reader, names):
 
 def _rpm(names):
     query = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\n"
-    text = run(["rpm", "-q", "--qf", query] + names, 10)[0]
+    # As nobody: for root sqlite touches the database's shared memory file, and a probe writes nothing.
+    text = run(["rpm", "-q", "--qf", query] + names, 10, nobody=True)[0]
     if text is None:
         return None
     words = [line.split(" ") for line in text.splitlines()]

@@ -37,10 +37,11 @@ _KDUMP = [["/usr/sbin/kdump-config"]]
 class Command(object):
     """``variants``: fixed argument lists, the first whose program is there is used. ``package`` brings the program."""
 
-    def __init__(self, variants, timeout, package="", patient=False):
+    def __init__(self, variants, timeout, package="", patient=False, nobody=False):
         self.variants = variants
         self.timeout = timeout
         self.package = package
+        self.nobody = nobody  # root's reading alone would write: rpm opens its database for writing as root
         self.patient = patient  # not to be interrupted: a half-done package run is worse than waiting for it
 
 
@@ -108,6 +109,13 @@ COMMANDS = {
     "unit-disable": Command([["/usr/bin/systemctl", "disable"], ["/bin/systemctl", "disable"]], 60),
     "units-reload": Command([["/usr/bin/systemctl", "daemon-reload"], ["/bin/systemctl", "daemon-reload"]], 60),
 }
+
+
+def _as_nobody():
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
 
 
 class CommandError(Exception):
@@ -197,6 +205,7 @@ class Runner(object):
                     close_fds=True,
                     pass_fds=self.keep,
                     start_new_session=True,
+                    preexec_fn=_as_nobody if name in COMMANDS and COMMANDS[name].nobody else None,  # noqa: PLW1509 - there are no threads
                 )
             finally:
                 self.signals.hold -= 1
