@@ -84,7 +84,7 @@ COMMANDS = {
     "kdump-rebuild": Command([["/usr/bin/kdumpctl", "rebuild"]], 900, "kdumpctl"),
     "kdump-restart": Command([["/usr/bin/kdumpctl", "restart"]], 900, "kdumpctl"),
     "kdump-stop": Command([["/usr/bin/kdumpctl", "stop"]], 120, "kdumpctl"),
-    "rpm-list": Command([["/usr/bin/rpm", "-qa", "--qf", "%{NAME}\\n"]], 120),
+    "rpm-list": Command([["/usr/bin/rpm", "-qa", "--qf", "%{NAME}\\n"]], 120, nobody=True),
     "rpm-erase-test": Command([["/usr/bin/rpm", "-e", "--test"]], 120),
     "rpm-erase": Command([["/usr/bin/rpm", "-e"]], 600, "", True),
     "dnf-simulate": Command([["/usr/bin/dnf", "--assumeno"] + _DNF], 600),
