@@ -15,6 +15,8 @@ from tests.lab.lifecycle import life_cycle
 pytestmark = pytest.mark.lab
 
 VARIANTS = {
+    "systemd-boot": ImageSpec(suite="trixie", boot="systemd-boot"),
+    "debian-11": ImageSpec(suite="bullseye", installed=True),
     "grub-efi": ImageSpec(boot="grub-efi"),
     "grub-own-boot": ImageSpec(separate_boot=True),
     "grub-efi-own-boot": ImageSpec(boot="grub-efi", separate_boot=True),

@@ -295,6 +295,6 @@ def poisoned(path: Path) -> Plan:
     """The plan with an argument that no kernel comes up with, sealed again."""
     plan = msgspec.json.decode(path.read_bytes(), type=Plan)
     (host,) = plan.hosts
-    expect = [{**e, "present": [*e["present"], "rdinit=/nonexistent"]} if "present" in e else e for e in host.expect]
-    plan = msgspec.structs.replace(plan, hosts=[msgspec.structs.replace(host, expect=expect)], hash="")
+    trial = {**host.trial, "ensure": [*host.trial["ensure"], "rdinit=/nonexistent"]}
+    plan = msgspec.structs.replace(plan, hosts=[msgspec.structs.replace(host, trial=trial)], hash="")
     return msgspec.structs.replace(plan, hash=digest(plan))
