@@ -152,10 +152,12 @@ BuildArch: noarch
 kdumpctl of the lab, with the configuration files where the family has them.
 %install
 cp -a /tmp/lab-files/. %{buildroot}/
+mkdir -p %{buildroot}/var/crash
 %files
 /usr/bin/kdumpctl
 /usr/lib/systemd/system/kdump.service
 /usr/lib/dracut/modules.d/99kdumplab
+%dir /var/crash
 %config(noreplace) /etc/kdump.conf
 %config(noreplace) /etc/sysconfig/kdump
 """
