@@ -120,7 +120,10 @@ MODULE_SETUP: Final = """\
 #!/bin/bash
 check() { return 255; }
 depends() { echo "base"; }
-install() { inst_hook pre-pivot 99 "$moddir/kdumplab.sh"; }
+install() {
+	inst_multiple date mkdir mount mv reboot sed sync tail umount
+	inst_hook pre-pivot 99 "$moddir/kdumplab.sh"
+}
 """
 MODULE: Final = r"""#!/bin/sh
 # In the capture kernel: the root file system is at /sysroot. Dump there, say so, and give the machine back.
