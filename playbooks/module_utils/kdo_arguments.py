@@ -38,21 +38,21 @@ def words(text):
     return _WORD.findall(text)
 
 
-def _wanted(ensure, remove):
-    wanted = {key(word): [] for word in remove}
+def _wrong(text, ensure, remove):
+    """``{key: [words]}`` of the keys under which the text does not say what is wanted."""
+    wanted, there = {key(word): [] for word in remove}, {}
     for word in ensure:
         wanted.setdefault(key(word), [])
     for word in ensure:
         wanted[key(word)].append(word)
-    return wanted
+    for word in words(text):
+        there.setdefault(key(word), []).append(word)
+    return {name: new for name, new in wanted.items() if there.get(name, []) != new}
 
 
 def line(text, ensure, remove):
     """One command line with these arguments under their keys, and none under the removed ones."""
-    wanted, there = _wanted(ensure, remove), {}
-    for word in words(text):
-        there.setdefault(key(word), []).append(word)
-    wrong = [name for name in wanted if there.get(name, []) != wanted[name]]
+    wrong = _wrong(text, ensure, remove)
     if not wrong:
         return text
     matches = list(_WORD.finditer(text))
@@ -63,7 +63,7 @@ def line(text, ensure, remove):
         if key(match.group()) not in wrong:
             out += (text[position : match.start()] if out else "") + match.group()
         position = match.end()
-    for word in (word for name in wrong for word in wanted[name]):
+    for word in (word for new in wrong.values() for word in new):
         out += (" " if out else "") + word
     return head + out + tail
 
@@ -75,18 +75,14 @@ def _entry(text, ensure, remove):
     found = [(number, match) for number, match in found if match]
     if not found:
         raise EditError("the entry has no options")
-    whole = " ".join(match.group(2) for _, match in found)
-    if line(whole, ensure, remove) == whole:
+    wrong = _wrong(" ".join(match.group(2) for _, match in found), ensure, remove)
+    if not wrong:
         return text
-    wanted, there = _wanted(ensure, remove), {}
-    for word in words(whole):
-        there.setdefault(key(word), []).append(word)
-    wrong = [name for name in wanted if there.get(name, []) != wanted[name]]
     for number, match in found[:-1]:
         rows[number] = match.group(1) + line(match.group(2), [], wrong)
     number, match = found[-1]
     last = line(match.group(2), [], wrong)
-    rows[number] = match.group(1) + line(last, [word for name in wrong for word in wanted[name]], [])
+    rows[number] = match.group(1) + line(last, [word for new in wrong.values() for word in new], [])
     return "\n".join(rows)
 
 

@@ -36,7 +36,7 @@ class Look(object):
     def __init__(self, tree, shop, change, state_dir):
         self.tree, self.shop, self.change, self.state_dir = tree, shop, change, state_dir
         self.family = kit.family_of(change)
-        self.installed = self.family.installed(tree, shop)
+        self._installed = None
         self.coming = set()  # packages that earlier steps install
         self.room = {}  # device → [bytes, a path on it]
 
@@ -45,6 +45,13 @@ class Look(object):
         self.need(self.state_dir, scope.images_needed(self.tree, self.change) + 64 * 1024, real=True)
         self._room()
         return results
+
+    @property
+    def installed(self):
+        """Packages by their status; asked only where a step is about packages, and once."""
+        if self._installed is None:
+            self._installed = self.family.installed(self.tree, self.shop)
+        return self._installed
 
     # Steps: each returns True if it would change something.
 

@@ -64,8 +64,8 @@ class Resets:
     Under -no-reboot a guest's reset ends QEMU. A context manager that waits at its end for the last start.
     """
 
-    def __init__(self, guest: Guest, times: int = 1) -> None:
-        self.guest, self.times = guest, times
+    def __init__(self, guest: Guest, times: int = 1, *, deadline: float = 900) -> None:
+        self.guest, self.times, self.deadline = guest, times, deadline
         self.seconds: list[float] = []
         self.began = time.monotonic()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -74,7 +74,7 @@ class Resets:
     def _run(self) -> None:
         for _ in range(self.times):
             try:
-                self.guest.restart(900)
+                self.guest.restart(self.deadline)
             except LabError:
                 return
             self.seconds.append(round(time.monotonic() - self.began, 1))

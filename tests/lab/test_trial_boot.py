@@ -7,10 +7,8 @@ GRUB itself clears the choice, so whether a failed trial ends in the old argumen
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from orchestrator.lab.aptrepo import build_repository
 from orchestrator.lab.guest import Guest, Machine
 from orchestrator.lab.images import ImageSpec, build_image
 from orchestrator.lab.process import LabError
-from tests.lab.test_end_to_end import Kdo
+from tests.lab.lifecycle import Kdo, Resets
 
 pytestmark = pytest.mark.lab
 
@@ -41,36 +39,6 @@ spec:
     strategy: [kdump_reset]
     settings: {reservation: {crashkernel: 24M}}
 """
-
-
-@pytest.fixture
-def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    keep = os.environ.get("KDO_LAB_ARTIFACTS")
-    path = Path(keep) / request.node.name if keep else tmp_path
-    path.mkdir(parents=True, exist_ok=True)
-    yield path
-
-
-class Resets:
-    """Stands by as firmware would: starts the guest again after each of its resets, and notes the moment."""
-
-    def __init__(self, guest: Guest, times: int) -> None:
-        self.guest, self.times = guest, times
-        self.seconds: list[float] = []
-        self.began = time.monotonic()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        for _ in range(self.times):
-            try:
-                self.guest.restart(600)
-            except LabError:
-                return
-            self.seconds.append(round(time.monotonic() - self.began, 1))
-
-    def end(self) -> None:
-        self.thread.join(60)
 
 
 class Watch:
@@ -148,7 +116,7 @@ def test_a_good_trial_becomes_the_default(artifacts: Path) -> None:
         assert host["reboot"] and not [n for n in host["notes"] if "tried" in n]
         kdo("apply", "-y", "--reboot", "--check", code=2)
 
-        resets, watch = Resets(guest, 1), Watch(guest)
+        resets, watch = Resets(guest, 1, deadline=600), Watch(guest)
         began = time.monotonic()
         done = kdo.json("apply", "-y", "--reboot")
         took = round(time.monotonic() - began, 1)
@@ -194,7 +162,7 @@ def test_a_trial_that_validates_badly_is_rolled_back_at_once(artifacts: Path) ->
         guest.wait_ssh()
         before = generated(guest)
         kdo = Kdo(guest, artifacts)
-        resets = Resets(guest, 1)
+        resets = Resets(guest, 1, deadline=600)
         done = kdo.json("apply", "-p", str(policy), "-y", "--reboot", code=3)
         resets.end()
         (outcome,) = done["hosts"]
@@ -218,7 +186,9 @@ def test_a_trial_that_never_comes_up_ends_in_the_old_arguments(artifacts: Path) 
         kdo("plan", "-o", str(path), code=2)
         path.write_bytes(msgspec.json.encode(poisoned(path)))
         mark = guest.console.mark()
-        resets = Resets(guest, 2)  # the trial's panic resets it by itself (panic=10); what boots then is GRUB's choice
+        resets = Resets(
+            guest, 2, deadline=600
+        )  # the trial's panic resets it by itself (panic=10); what boots then is GRUB's choice
         began = time.monotonic()
         done = kdo.json("apply", str(path), "-y", "--reboot", code=3)
         took = round(time.monotonic() - began, 1)
@@ -278,7 +248,7 @@ def test_a_package_that_regenerates_the_menu_makes_nothing_the_default(artifacts
         guest.ssh("update-grub && grub-editenv /boot/grub/grubenv create")
         old_menu = guest.read("sha256sum < /boot/grub/grub.cfg").split()[0]
         kdo = Kdo(guest, artifacts)
-        resets, watch = Resets(guest, 1), Watch(guest)
+        resets, watch = Resets(guest, 1, deadline=600), Watch(guest)
         done = kdo.json("apply", "-y", "--reboot")
         seen = watch.end()
         resets.end()
