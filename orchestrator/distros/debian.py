@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
 
-from orchestrator import hostside
 from orchestrator.bootloaders.base import NextBoot
 from orchestrator.cmdline import check_safe, ensure, key_of, split, without
 from orchestrator.distros import login
-from orchestrator.distros.base import Capture
+from orchestrator.distros.base import Capture, Module, text_of, variables
 from orchestrator.documents.decision import Decision, DumpTarget, Settings
-from orchestrator.documents.facts import Facts, FileFact
+from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import DesiredFile, DesiredState
 from orchestrator.documents.platform import Platform
 from orchestrator.errors import InvalidInput
@@ -25,37 +22,15 @@ _COMPRESSION = {"zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z"}
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,120}\Z")
 
 
-@lru_cache(maxsize=4096)
-def _settings(text: str) -> Mapping[str, str | None]:
-    """Variables of /etc/default/kdump-tools; ``None`` = set, but only a shell could tell to what."""
-    try:
-        return {k: v for k, (v, _line) in hostside.read_assignments(text).items()}
-    except hostside.edit_error():
-        return {}
-
-
-def _text(file: FileFact | None) -> str:
-    return file.text or "" if file is not None else ""
-
-
-class Debian:
+class Debian(Module):
     """The family module."""
 
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self.data = data
-        self._desired: dict[Any, tuple[DesiredState, Decision]] = {}
-
     def _config(self, facts: Facts) -> Mapping[str, str | None]:
-        return _settings(_text(facts.files.get(self.data["config"])))
+        return variables(text_of(facts.files.get(self.data["config"])))
 
     def _default_append(self, arch: str) -> list[str]:
         table = self.data["capture_default"]
         return list(table.get(arch, table["*"]))
-
-    def boot(self, stack: str) -> Mapping[str, Any] | None:
-        """What knowledge says of a boot stack on this family."""
-        found: Mapping[str, Any] | None = self.data["boot"].get(stack)
-        return found
 
     def capture(self, facts: Facts, platform: Platform, boot: NextBoot) -> Capture:
         """The present state: configuration, image, and what is loaded."""
@@ -65,7 +40,7 @@ class Debian:
         configured = [*boot.arguments, *(split(append) if append else self._default_append(platform.arch))]
         target = config.get("KDUMP_COREDIR") or self.data["target"]
         loaded: list[str] | None = None
-        recorded = _text(facts.files.get(f"{target.rstrip('/')}/kexec_cmd"))
+        recorded = text_of(facts.files.get(f"{target.rstrip('/')}/kexec_cmd"))
         if facts.kexec.crash_loaded and (m := _COMMAND_LINE.search(recorded)):
             loaded = split(m[1].replace('\\"', '"'))
         release = boot.release or facts.kernel.release
@@ -106,9 +81,8 @@ class Debian:
         wanted = {*decision.settings.capture_ensure, *self._default_append(platform.arch)}
         last = {key_of(a): a for a in boot.arguments}
         inherited = tuple([a for a in last.values() if a in wanted])
-        key = (
-            id(decision),
-            _text(facts.files.get(self.data["config"])),
+        host = (
+            text_of(facts.files.get(self.data["config"])),
             tuple([p in (facts.packages or {}) for p in self.data["packages"]]),
             (platform.arch, platform.distribution, platform.distribution_version, platform.boot_stack),
             facts.distribution.read_only_root,
@@ -116,12 +90,7 @@ class Debian:
             tuple(login.needed(decision.settings.target, facts).items()),
             login.note(decision.settings.target, facts),
         )
-        found = self._desired.get(key)
-        if found is None:
-            if len(self._desired) > 20_000:
-                self._desired.clear()
-            found = self._desired[key] = (self._make(decision, facts, platform, inherited), decision)
-        return found[0]
+        return self._shared(decision, host, lambda: self._make(decision, facts, platform, inherited))
 
     def _make(self, decision: Decision, facts: Facts, platform: Platform, inherited: tuple[str, ...]) -> DesiredState:
         """``inherited``: wanted arguments that the capture kernel gets from the first kernel's command line anyway."""
@@ -153,7 +122,6 @@ class Debian:
             assignments.append(("MAKEDUMP_ARGS", f"{flag} -d {31 if s.dump_level is None else s.dump_level}"))
         wanted = [(k, v) for k, v in assignments if config.get(k) != v]
         missing = d["package"] not in (facts.packages or {})
-        boot_ensure = [*(f"crashkernel={a}" for a in s.reservation.arguments), *s.boot_ensure]
         files = [
             DesiredFile(
                 path=d["config"],
@@ -162,26 +130,11 @@ class Debian:
                 why="the capture kernel gets the arguments of the strategy",
             ),
         ]
-        knobs = {}
-        if s.post_notifiers is not None:
-            knobs["/sys/module/kernel/parameters/crash_kexec_post_notifiers"] = "Y" if s.post_notifiers else "N"
-        if s.sysctls:
-            lines = "".join(f"{name} = {value}\n" for name, value in s.sysctls.items())
-            text = "# Managed by kdump-orchestrator: what is written here is replaced.\n" + lines
-            files.append(
-                DesiredFile(path=d["sysctl_snippet"], text=text, why="what makes the kernel panic, and so dump")
-            )
-            knobs |= {"/proc/sys/" + name.replace(".", "/", 1): value for name, value in s.sysctls.items()}
-        return DesiredState(
-            supported=True,
+        return self._state(
+            s,
+            files,
             packages=[p for p in d["packages"] if p not in (facts.packages or {})],
-            files=files,
-            boot_ensure=boot_ensure,
-            boot_remove=[] if s.boot_ensure else list(s.boot_remove),
-            boot_owned=list(d["boot_owned"]),
             capture_arguments=capture,
-            service=d["service"],
-            knobs=knobs,
             login=login.needed(s.target, facts),
             notes=[text for text in (login.note(s.target, facts),) if text],
         )

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from orchestrator import hostside
 from orchestrator.bootloaders.base import NextBoot
 from orchestrator.cmdline import check_safe, ensure, key_of, split, values, without
 from orchestrator.distros import login
-from orchestrator.distros.base import Capture
+from orchestrator.distros.base import Capture, Module, text_of
+from orchestrator.distros.base import variables as read_variables
 from orchestrator.distros.kdump_conf import Conf, Unfit, filesystem_of, read
 from orchestrator.documents.decision import Decision, Settings
-from orchestrator.documents.facts import Facts, FileFact
+from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import DesiredFile, DesiredState
 from orchestrator.documents.platform import Platform
 from orchestrator.errors import InvalidInput
@@ -26,19 +26,6 @@ from orchestrator.versions import compare
 
 _APPEND, _REMOVE = "KDUMP_COMMANDLINE_APPEND", "KDUMP_COMMANDLINE_REMOVE"
 _AUTO = "crashkernel=auto: only the kernels of RHEL 7 and 8 know it, every other one reserves nothing; its size is written out"
-
-
-@lru_cache(maxsize=4096)
-def _variables(text: str) -> Mapping[str, str | None]:
-    """Variables of /etc/sysconfig/kdump; ``None`` = set, but only a shell could tell to what."""
-    try:
-        return {k: v for k, (v, _line) in hostside.read_assignments(text).items()}
-    except hostside.edit_error():
-        return {}
-
-
-def _text(file: FileFact | None) -> str:
-    return file.text or "" if file is not None else ""
 
 
 @dataclass(frozen=True)
@@ -62,17 +49,8 @@ class _Host:
     notes: tuple[str, ...]
 
 
-class RedHat:
+class RedHat(Module):
     """The family module."""
-
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self.data = data
-        self._desired: dict[Any, tuple[DesiredState, Decision]] = {}
-
-    def boot(self, stack: str) -> Mapping[str, Any] | None:
-        """What knowledge says of a boot stack on this family."""
-        found: Mapping[str, Any] | None = self.data["boot"].get(stack)
-        return found
 
     def _version(self, distribution: str, version: str) -> Mapping[str, Any] | None:
         """The row for a release; None for a distribution that is not one of the family's supported ones."""
@@ -90,10 +68,10 @@ class RedHat:
 
     def capture(self, facts: Facts, platform: Platform, boot: NextBoot) -> Capture:
         """The present state. What kexec was given is recorded nowhere, so it is concluded where that is possible."""
-        d, variables = self.data, _variables(_text(facts.files.get(self.data["sysconfig"])))
+        d, variables = self.data, read_variables(text_of(facts.files.get(self.data["sysconfig"])))
         row = self._version(platform.distribution, platform.distribution_version) or d["versions"]["el"][-1]
         try:
-            conf = Conf(read(_text(facts.files.get(d["config"]))), d, platform.arch)
+            conf = Conf(read(text_of(facts.files.get(d["config"]))), d, platform.arch)
         except Unfit:
             conf = Conf({}, d, platform.arch)
         append = variables.get(_APPEND)
@@ -135,7 +113,7 @@ class RedHat:
         file, booted = facts.files.get(self.data["sysconfig"]), facts.kernel.booted
         if not facts.kexec.crash_loaded or file is None or file.error or not file.sha256:
             return None
-        if _text(facts.files.get(self.data["load_note"])).strip() == file.sha256:
+        if text_of(facts.files.get(self.data["load_note"])).strip() == file.sha256:
             return True
         return None if booted is None else file.mtime < booted
 
@@ -170,13 +148,7 @@ class RedHat:
     def desired(self, decision: Decision, facts: Facts, platform: Platform, boot: NextBoot) -> DesiredState:
         """The wanted state in kdumpctl's words; like hosts with one decision share it."""
         host = self._host(decision, facts, platform, boot)
-        key = (id(decision), host)
-        found = self._desired.get(key)
-        if found is None:
-            if len(self._desired) > 20_000:
-                self._desired.clear()
-            found = self._desired[key] = (self._make(decision, host), decision)
-        return found[0]
+        return self._shared(decision, host, lambda: self._make(decision, host))
 
     def _host(self, decision: Decision, facts: Facts, platform: Platform, boot: NextBoot) -> _Host:
         d, s = self.data, decision.settings
@@ -184,16 +156,16 @@ class RedHat:
         row = self._version(platform.distribution, platform.distribution_version)
         filesystem = unfit = ""
         try:
-            known = Conf(read(_text(conf)), d, platform.arch)
+            known = Conf(read(text_of(conf)), d, platform.arch)
             filesystem = filesystem_of(s.target, facts, known)
             known.wanted(s, filesystem)
         except Unfit as e:
             unfit = f"{d['config']}: {e}"
-        first = split(_variables(_text(sysconfig)).get("KDUMP_COMMANDLINE") or "") or boot.arguments
+        first = split(read_variables(text_of(sysconfig)).get("KDUMP_COMMANDLINE") or "") or boot.arguments
         touched = {key_of(a) for a in (*s.capture_ensure, *(r for r in s.capture_remove if "=" not in r))}
         names = {a.partition("=")[0] for a in first if key_of(a) in touched or a in s.capture_remove}
         return _Host(
-            _text(conf), _text(sysconfig), (conf is not None, sysconfig is not None),
+            text_of(conf), text_of(sysconfig), (conf is not None, sysconfig is not None),
             row is not None and row["package"] in (facts.packages or {}),
             platform.arch, platform.distribution, platform.distribution_version, facts.distribution.read_only_root,
             tuple(sorted(names - set(d["remove_always"]))), filesystem, unfit,
@@ -242,25 +214,11 @@ class RedHat:
         ]
         if why := _refused(files):
             return DesiredState(supported=False, why_not=why)
-        knobs = {}
-        if s.post_notifiers is not None:
-            knobs["/sys/module/kernel/parameters/crash_kexec_post_notifiers"] = "Y" if s.post_notifiers else "N"
-        if s.sysctls:
-            lines = "".join(f"{name} = {value}\n" for name, value in s.sysctls.items())
-            text = "# Managed by kdump-orchestrator: what is written here is replaced.\n" + lines
-            why = "what makes the kernel panic, and so dump"
-            files.append(DesiredFile(path=d["sysctl_snippet"], text=text, why=why))
-            knobs |= {"/proc/sys/" + name.replace(".", "/", 1): value for name, value in s.sysctls.items()}
-        return DesiredState(
-            supported=True,
+        return self._state(
+            s,
+            files,
             packages=[package] if package else [],
-            files=files,
-            boot_ensure=[*(f"crashkernel={a}" for a in s.reservation.arguments), *s.boot_ensure],
-            boot_remove=[] if s.boot_ensure else list(s.boot_remove),
-            boot_owned=list(d["boot_owned"]),
             capture_arguments=capture,
-            service=d["service"],
-            knobs=knobs,
             login=dict(host.login),
             notes=list(host.notes),
         )
@@ -286,7 +244,7 @@ class RedHat:
         self, s: Settings, host: _Host, row: Mapping[str, Any]
     ) -> tuple[list[tuple[str, str]], list[str]]:
         """Assignments for the capture kernel's command line, and the arguments that are appended."""
-        d, now = self.data, _variables(host.sysconfig)
+        d, now = self.data, read_variables(host.sysconfig)
         if any(now.get(k, "") is None for k in (_APPEND, _REMOVE, "KDUMP_COMMANDLINE", "KDUMP_KERNELVER")):
             raise InvalidInput("it computes the capture command line in shell: it cannot be changed safely")
         append, removed = now.get(_APPEND), now.get(_REMOVE)

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from orchestrator import hostside
 from orchestrator.bootloaders.base import NextBoot
 from orchestrator.cmdline import check_safe, ensure, key_of, pair, split, without
-from orchestrator.distros.base import Capture
+from orchestrator.distros.base import Capture, Module, text_of
+from orchestrator.distros.base import variables as read_variables
 from orchestrator.documents.decision import Decision, DumpTarget, Settings
-from orchestrator.documents.facts import Facts, FileFact
+from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import DesiredFile, DesiredState
 from orchestrator.documents.platform import Platform
 from orchestrator.errors import InvalidInput
@@ -32,19 +31,6 @@ _SNAPSHOT = (
     "its root is a read-only snapshot: nothing of it can be taken back by a transaction of ours. By hand: "
     "transactional-update setup-kdump --crashkernel=<low>[,<high>] (sizes in MiB), then reboot into the new snapshot"
 )
-
-
-@lru_cache(maxsize=4096)
-def _variables(text: str) -> Mapping[str, str | None]:
-    """Variables of /etc/sysconfig/kdump; ``None`` = set, but only a shell could tell to what."""
-    try:
-        return {k: v for k, (v, _line) in hostside.read_assignments(text).items()}
-    except hostside.edit_error():
-        return {}
-
-
-def _text(file: FileFact | None) -> str:
-    return file.text or "" if file is not None else ""
 
 
 @dataclass(frozen=True)
@@ -63,17 +49,8 @@ class _Host:
     inherited: tuple[str, ...]  # arguments that the capture kernel gets from the first kernel's command line
 
 
-class Suse:
+class Suse(Module):
     """The family module."""
-
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self.data = data
-        self._desired: dict[Any, tuple[DesiredState, Decision]] = {}
-
-    def boot(self, stack: str) -> Mapping[str, Any] | None:
-        """What knowledge says of a boot stack on this family."""
-        found: Mapping[str, Any] | None = self.data["boot"].get(stack)
-        return found
 
     # What load.sh makes of the configuration.
 
@@ -91,7 +68,7 @@ class Suse:
 
     def capture(self, facts: Facts, platform: Platform, boot: NextBoot) -> Capture:
         """The present state. What kexec was given is recorded nowhere, so it is concluded where that is possible."""
-        d, variables = self.data, _variables(_text(facts.files.get(self.data["config"])))
+        d, variables = self.data, read_variables(text_of(facts.files.get(self.data["config"])))
         arch, xen = platform.arch, platform.hypervisor == "xen"
         whole = bool(variables.get("KDUMP_COMMANDLINE"))
         inherited = [] if whole else self._inherited(boot.arguments, arch)
@@ -125,7 +102,7 @@ class Suse:
         file, booted = facts.files.get(self.data["config"]), facts.kernel.booted
         if not facts.kexec.crash_loaded or file is None or file.error or not file.sha256:
             return None
-        if _text(facts.files.get(self.data["load_note"])).strip() == file.sha256:
+        if text_of(facts.files.get(self.data["load_note"])).strip() == file.sha256:
             return True
         return None if booted is None else file.mtime < booted
 
@@ -173,7 +150,7 @@ class Suse:
             return f"kdump is not installed, and {why}: install it, then plan again"
         if host.predicted:
             return f"the disk is unlocked by measurements of the command line ({_TPM}): change it with sdbootutil"
-        if s.fadump in ("on", "nocma") or _variables(host.config).get("KDUMP_FADUMP") in _TRUE:
+        if s.fadump in ("on", "nocma") or read_variables(host.config).get("KDUMP_FADUMP") in _TRUE:
             return "fadump makes the system's own initrds anew, which cannot be taken back yet"
         return ""
 
@@ -182,7 +159,7 @@ class Suse:
         d = self.data
         first = {key_of(a): a for a in self._inherited(boot.arguments, platform.arch)}
         host = _Host(
-            _text(facts.files.get(d["config"])),
+            text_of(facts.files.get(d["config"])),
             (facts.packages or {}).get(d["package"], ""),
             platform.arch,
             platform.distribution,
@@ -193,13 +170,7 @@ class Suse:
             platform.hypervisor == "xen",
             tuple(a for a in first.values() if a in decision.settings.capture_ensure),
         )
-        key = (id(decision), host)
-        found = self._desired.get(key)
-        if found is None:
-            if len(self._desired) > 20_000:
-                self._desired.clear()
-            found = self._desired[key] = (self._make(decision, host), decision)
-        return found[0]
+        return self._shared(decision, host, lambda: self._make(decision, host))
 
     def _make(self, decision: Decision, host: _Host) -> DesiredState:
         s, d = decision.settings, self.data
@@ -207,7 +178,7 @@ class Suse:
             return DesiredState(supported=False, why_not=why)
         if not s.enabled:
             return self._without(host, s)
-        now = _variables(host.config)
+        now = read_variables(host.config)
         if bad := next((k for k in _SHELL if now.get(k, "") is None), ""):
             return DesiredState(
                 supported=False, why_not=f"{d['config']} computes {bad} in shell: it cannot be changed safely"
@@ -228,27 +199,7 @@ class Suse:
                 why="the capture kernel gets the arguments of the strategy, and the boot loader the reservation",
             )
         ]
-        knobs = {}
-        if s.post_notifiers is not None:
-            knobs["/sys/module/kernel/parameters/crash_kexec_post_notifiers"] = "Y" if s.post_notifiers else "N"
-        if s.sysctls:
-            lines = "".join(f"{name} = {value}\n" for name, value in s.sysctls.items())
-            text = "# Managed by kdump-orchestrator: what is written here is replaced.\n" + lines
-            why = "what makes the kernel panic, and so dump"
-            files.append(DesiredFile(path=d["sysctl_snippet"], text=text, why=why))
-            knobs |= {"/proc/sys/" + name.replace(".", "/", 1): value for name, value in s.sysctls.items()}
-        return DesiredState(
-            supported=True,
-            packages=[package] if package else [],
-            files=files,
-            boot_ensure=[*(f"crashkernel={a}" for a in s.reservation.arguments), *s.boot_ensure],
-            boot_remove=[] if s.boot_ensure else list(s.boot_remove),
-            boot_owned=list(d["boot_owned"]),
-            capture_arguments=capture,
-            service=d["service"],
-            presets=False,
-            knobs=knobs,
-        )
+        return self._state(s, files, packages=[package] if package else [], capture_arguments=capture, presets=False)
 
     def _command_line(
         self, s: Settings, host: _Host, now: Mapping[str, str | None]

@@ -88,6 +88,7 @@ class Family(object):
     menu = ""  # the action that makes the boot menu, which installing a package may make anew
     brings = {}  # file → packages that bring it
     argument = "crashkernel="  # what the running command line must have for a load
+    unloader = ""  # its own command that takes the capture kernel out; kexec does it where that is not there
     kept_knobs = ()  # kernel settings that its loader changes
 
     def installed(self, tree, shop):
@@ -139,8 +140,11 @@ class Family(object):
 
     def look_unload(self, look):
         """Raises Refused if nothing can take the capture kernel out."""
-        look.commands("kexec-unload")
+        look.commands(self._unloader(look.shop))
 
     def unload(self, tree, shop):
         """Take the capture kernel out. Returns the output."""
-        return shop.must("kexec-unload")
+        return shop.must(self._unloader(shop))
+
+    def _unloader(self, shop):
+        return self.unloader if self.unloader and shop.has(self.unloader) else "kexec-unload"

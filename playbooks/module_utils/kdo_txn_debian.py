@@ -35,6 +35,7 @@ _TEST_FAILURES = ("USE_KDUMP is not set or zero", "kdump is not supported by thi
 class Debian(Family):
     name = "debian"
     menu = "grub-regenerate"
+    unloader = "kdump-unload"
     units = {
         UNIT: (
             "/etc/systemd/system/basic.target.wants/kdump-tools.service",
@@ -205,12 +206,6 @@ class Debian(Family):
 
     def load(self, tree, shop):
         return shop.must("kdump-reload" if loaded(tree) == "1" else "kdump-load")
-
-    def look_unload(self, look):
-        look.commands("kdump-unload" if look.shop.has("kdump-unload") else "kexec-unload")
-
-    def unload(self, tree, shop):
-        return shop.must("kdump-unload" if shop.has("kdump-unload") else "kexec-unload")
 
 
 def _core_dirs(tree, change):

@@ -125,6 +125,7 @@ def transaction(said):
 
 class RedHat(Family):
     name = "redhat"
+    unloader = "kdump-stop"
     units = {UNIT: ("/etc/systemd/system/multi-user.target.wants/" + UNIT,)}
     packages = ("kdump-utils", "kexec-tools", "makedumpfile")
     brings = {
@@ -251,17 +252,15 @@ class RedHat(Family):
 
     def load(self, tree, shop):
         output = shop.must("kdump-restart")
-        # kdumpctl records nothing, so whether this very file was loaded could not be told later in this boot.
-        data = tree.read(files.KDUMP_SYSCONFIG)
-        if data is not None:
-            tree.write(LOAD_NOTE, (sha256(data) + "\n").encode("ascii"), 0o644)
+        note_load(tree)
         return output
 
-    def look_unload(self, look):
-        look.commands("kdump-stop" if look.shop.has("kdump-stop") else "kexec-unload")
 
-    def unload(self, tree, shop):
-        return shop.must("kdump-stop" if shop.has("kdump-stop") else "kexec-unload")
+def note_load(tree):
+    """kdumpctl and load.sh record nothing, so whether this very file was loaded could not be told later in this boot."""
+    data = tree.read(files.KDUMP_SYSCONFIG)
+    if data is not None:
+        tree.write(LOAD_NOTE, (sha256(data) + "\n").encode("ascii"), 0o644)
 
 
 def _images(release):

@@ -15,16 +15,16 @@ try:
     from ansible.module_utils.kdo_edit import EditError, read_assignments
     from ansible.module_utils.kdo_txn_action import Action, StepError
     from ansible.module_utils.kdo_txn_files import Refused
-    from ansible.module_utils.kdo_txn_fs import remove_quietly, sha256, temporary_name
-    from ansible.module_utils.kdo_txn_redhat import LOAD_NOTE, RedHat
+    from ansible.module_utils.kdo_txn_fs import remove_quietly, temporary_name
+    from ansible.module_utils.kdo_txn_redhat import LOAD_NOTE, RedHat, note_load
 except ImportError:
     import kdo_arguments as arguments
     import kdo_txn_files as files
     from kdo_edit import EditError, read_assignments
     from kdo_txn_action import Action, StepError
     from kdo_txn_files import Refused
-    from kdo_txn_fs import remove_quietly, sha256, temporary_name
-    from kdo_txn_redhat import LOAD_NOTE, RedHat
+    from kdo_txn_fs import remove_quietly, temporary_name
+    from kdo_txn_redhat import LOAD_NOTE, RedHat, note_load
 
 CAPTURE = "/var/lib/kdump"
 IMAGE = CAPTURE + "/initrd"
@@ -75,6 +75,7 @@ class Suse(RedHat):
     """What rpm does is as on Red Hat's; everything else is SUSE's own."""
 
     name = "suse"
+    unloader = "unload.sh"
     units = {"kdump.service": tuple("/etc/systemd/system/multi-user.target.wants/" + unit for unit in _UNITS)}
     packages = ("kdump", "kexec-tools", "makedumpfile")
     menu = "pbl-arguments"
@@ -166,17 +167,8 @@ class Suse(RedHat):
 
     def load(self, tree, shop):
         output = shop.must("load.sh")
-        # Nothing records it, so whether this very file was loaded could not be told later in this boot.
-        data = tree.read(files.KDUMP_SYSCONFIG)
-        if data is not None:
-            tree.write(LOAD_NOTE, (sha256(data) + "\n").encode("ascii"), 0o644)
+        note_load(tree)
         return output
-
-    def look_unload(self, look):
-        look.commands("unload.sh" if look.shop.has("unload.sh") else "kexec-unload")
-
-    def unload(self, tree, shop):
-        return shop.must("unload.sh" if shop.has("unload.sh") else "kexec-unload")
 
 
 def _state(tree):
