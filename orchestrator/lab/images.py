@@ -94,33 +94,13 @@ def _build(spec: ImageSpec, cache: Path, work: Path) -> None:
     shutil.copyfile(root / "var/lib/dpkg/status", image / DPKG_STATUS)
     kernels = rootfs.kernel_releases(root)
     if spec.needs_first_boot:
-        took |= _installed(spec, root, image, work, cache)
+        took |= install.install(spec, root, image, work, cache)
     else:
         _embedded(spec, root, image, work)
     took["total"] = time.monotonic() - started
     seconds = {stage: round(value, 1) for stage, value in took.items()}
     about = {"spec": asdict(spec), "kernels": kernels, "seconds": seconds}
     (image / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-
-
-def _installed(spec: ImageSpec, root: Path, image: Path, work: Path, cache: Path) -> dict[str, float]:
-    """The first boot, and a second try when the guest ended in it.
-
-    Kernels from 6.12 on now and then die within two seconds under software emulation with more than one CPU
-    (run_timer_softirq, "Fatal exception in interrupt"), whatever is installed.
-    """
-    if spec.kernels == ("",) and spec.suite != "trixie":
-        return install.install(spec, root, image, work, cache)
-    again = work / "again"
-    run(["cp", "-a", root, again], stage="keep the tree for a second try", timeout=600)
-    try:
-        return install.install(spec, root, image, work, cache)
-    except LabError as error:
-        if "ended first" not in str(error):
-            raise
-        for left in ("stage", "first-boot", "boot"):
-            shutil.rmtree(work / left, ignore_errors=True)
-        return install.install(spec, again, image, work, cache)
 
 
 def _embedded(spec: ImageSpec, root: Path, image: Path, work: Path) -> None:

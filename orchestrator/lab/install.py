@@ -69,7 +69,7 @@ def install(spec: ImageSpec, root: Path, image: Path, work: Path, cache: Path) -
     shutil.copyfile(image / HOST_KEY, stage / HOST_KEY)
     if spec.uefi:
         shutil.copyfile(EFI_FRESH_VARIABLES, stage / EFI_VARIABLES)
-    machine = Machine(memory_mb=spec.memory_mb, cpus=2, extra=_direct_boot(spec, root, work))
+    machine = Machine(memory_mb=spec.memory_mb, cpus=spec.cpus, extra=_direct_boot(spec, root, work))
     _disk(spec, root, stage / DISK, work)
     made = time.monotonic()
     finished = work / "first-boot" / DISK

@@ -222,9 +222,7 @@ def _live(spec: ImageSpec, home: Path, record: Record, policy: Path | None, mach
           judge: Callable[[Guest, Path], DumpVerdict]) -> None:  # fmt: skip
     with record.stage("image"):
         image = build_image(spec)
-    # Under emulation kernels from 6.12 on now and then die in their first seconds when they have two CPUs.
-    newer = spec.suite == "trixie" or spec.kernels != ("",)
-    machine = machine or Machine(memory_mb=spec.memory_mb, cpus=1 if newer else 2)
+    machine = machine or Machine(memory_mb=spec.memory_mb, cpus=spec.cpus)
     chosen = ("-p", str(policy)) if policy else ()
     name, path = spec.title.replace(".", "-"), home / "plan.json"
     with Guest(image, home / "guest", name=name, machine=machine) as guest:

@@ -23,6 +23,8 @@ VARIANTS = {
     "two-kernels": ImageSpec(kernels=("", "bookworm-backports")),
     "newest-kernel": ImageSpec(suite="trixie", kernels=("sid",)),
     "dracut": ImageSpec(suite="trixie", initramfs="dracut, initramfs-tools-core"),
+    "lvm": ImageSpec(storage="lvm"),
+    "encrypted-root": ImageSpec(storage="lvm-on-luks"),
 }
 
 
@@ -53,7 +55,7 @@ def every_entry_is_set(guest: Guest) -> None:
 def test_systemd_boot_starts_an_entry_once(tmp_path: Path) -> None:
     """What a trial boot by systemd-boot rests on: the one shot is one, and kernel-install makes entries anew."""
     spec = ImageSpec(suite="trixie", boot="systemd-boot")
-    machine = Machine(memory_mb=spec.memory_mb, cpus=2)
+    machine = Machine(memory_mb=spec.memory_mb, cpus=spec.cpus)
     with Guest(build_image(spec), tmp_path / "guest", name="systemd-boot", machine=machine) as guest:
         guest.wait_ssh()
         entries = "/boot/efi/loader/entries"
