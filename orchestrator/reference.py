@@ -22,6 +22,7 @@ from orchestrator.documents.facts import Facts
 from orchestrator.documents.matrix import Matrix
 from orchestrator.documents.plan import Plan
 from orchestrator.documents.platform import Platform
+from orchestrator.documents.proof import Proof
 from orchestrator.documents.verdict import Outcome, Verdict
 from orchestrator.resources import read_text
 
@@ -33,6 +34,7 @@ _DOCUMENTS: dict[str, type[Any]] = {
     "outcome": Outcome,
     "verdict": Verdict,
     "matrix": Matrix,
+    "proof": Proof,
 }
 _BASE = "https://kdump-orchestrator.invalid/schemas"
 

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from orchestrator import bootloaders
 from orchestrator.checks import armed, disabled, targets  # noqa: F401  (they register their checks)
 from orchestrator.checks.base import Subject, run_all
+from orchestrator.documents.base import digest
 from orchestrator.documents.decision import Decision
 from orchestrator.documents.facts import Facts
+from orchestrator.documents.plan import DesiredState
 from orchestrator.documents.platform import Platform
 from orchestrator.documents.verdict import Check, Verdict
 from orchestrator.planning.plan import Planner, summary
@@ -39,5 +43,17 @@ def verdict(planner: Planner, facts: Facts, platform: Platform, decision: Decisi
     checks = run_all(Subject(facts, platform, kept, boot, capture, desired, ram_of(facts)))
     bad = any(c.verdict in ("fail", "unknown") for c in checks)
     return Verdict(
-        host=facts.host, status="fail" if bad else "pass", platform=line, strategy=decision.strategy, checks=checks
+        host=facts.host,
+        status="fail" if bad else "pass",
+        platform=line,
+        strategy=decision.strategy,
+        kernel=facts.kernel.release,
+        state=state_hash(desired),
+        checks=checks,
     )
+
+
+def state_hash(desired: DesiredState) -> str:
+    """One hash for all that is wanted of a host; words for people and a login that is still missing do not count."""
+    files = [msgspec.structs.replace(file, why="") for file in desired.files]
+    return digest(msgspec.structs.replace(desired, files=files, notes=[], login={}))

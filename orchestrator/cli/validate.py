@@ -52,13 +52,16 @@ def command(hosts: Hosts, chosen: PolicyChoice, probe_target: bool, output: str)
     """Check, with evidence, that kdump is armed as decided. Read-only."""
     from orchestrator.checks.waive import judge_host
     from orchestrator.documents.base import FORMAT_VERSION
+    from orchestrator.proof.standing import with_standing
+    from orchestrator.proof.store import stored
     from orchestrator.reports.plans import counts, tally, verdicts
 
     pipeline = chosen.pipeline()
     waivers = chosen.waiver_set(pipeline)
     found = gather(hosts, pipeline.targets())
     seen = _probed(hosts, pipeline, found.facts) if probe_target else found.facts
-    results = [judge_host(pipeline, facts, waivers) for facts in seen]
+    proofs = stored()
+    results = [with_standing(judge_host(pipeline, facts, waivers), proofs) for facts in seen]
     if output == "json":
         write_json(
             {

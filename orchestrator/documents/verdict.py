@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.documents.base import FORMAT_VERSION, Document
+from orchestrator.documents.proof import Standing
 
 
 class Outcome(Document, frozen=True, kw_only=True):
@@ -39,5 +40,8 @@ class Verdict(Document, frozen=True, kw_only=True):
     status: str = ""
     platform: str = ""
     strategy: str = ""
+    kernel: str = ""  # the running one
+    state: str = ""  # hash of what is wanted of the host: together with the kernel it is what a proof holds for
+    proof: Standing | None = None  # what crash tests of this host say; None = nobody asked
     waived: int = 0  # checks that fail and are waived; they do not count against the status
     checks: list[Check] = []

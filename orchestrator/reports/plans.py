@@ -148,6 +148,9 @@ def verdicts(results: Sequence[Verdict]) -> None:
             f"{v.host}: {v.status}{aside}  {v.platform}{', relies on ' + v.strategy if v.strategy else ''}",
             "green" if v.status == "pass" else "bold red",
         )
+        if v.proof is not None:
+            at = f" on {v.proof.at[:10]}" if v.proof.at else ""
+            line(f"  {v.proof.state}{at}: {v.proof.why}", "" if v.proof.state == "proven" else "yellow")
         for c in v.checks:
             if len(results) > 1 and c.verdict in ("pass", "skip"):
                 continue
