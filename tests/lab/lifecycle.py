@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from typing import Any
 
 from orchestrator.lab.guest import Guest, Machine
 from orchestrator.lab.images import ImageSpec, build_image
-from orchestrator.lab.process import LabError
+from orchestrator.lab.resets import Resets
 from orchestrator.lab.treehash import diff_trees
 from orchestrator.lab.vmcore import PANIC, Capture, DumpVerdict, capture_problems, judge_vmcore, wait_capture
 from orchestrator.planning.steps import NO_TRIAL
@@ -56,42 +55,6 @@ class Kdo:
     def json(self, *arguments: str, code: int = 0, timeout: float = 900) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self(*arguments, "--format", "json", code=code, timeout=timeout))
         return document
-
-
-class Resets:
-    """Stands by as firmware would: starts the guest again after each of its resets, and notes the moment.
-
-    Under -no-reboot a guest's reset ends QEMU. A context manager that waits at its end for the last start.
-    """
-
-    def __init__(self, guest: Guest, times: int = 1, *, deadline: float = 900) -> None:
-        self.guest, self.times, self.deadline = guest, times, deadline
-        self.seconds: list[float] = []
-        self.began = time.monotonic()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        for _ in range(self.times):
-            try:
-                self.guest.restart(self.deadline)
-            except LabError:
-                return
-            self.seconds.append(round(time.monotonic() - self.began, 1))
-
-    def end(self) -> None:
-        self.thread.join(60)
-
-    def __enter__(self) -> Resets:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-
-def start_again_after_reset(guest: Guest) -> threading.Thread:
-    """The thread of one :class:`Resets`."""
-    return Resets(guest).thread
 
 
 def crash_and_judge(guest: Guest, workdir: Path) -> Capture:

@@ -17,8 +17,9 @@ import pytest
 from orchestrator.lab.aptrepo import build_repository
 from orchestrator.lab.guest import Guest, Machine
 from orchestrator.lab.images import ImageSpec, build_image
+from orchestrator.lab.resets import Resets
 from orchestrator.lab.treehash import diff_trees
-from tests.lab.lifecycle import Kdo, check_capture, configured, crash_and_judge, start_again_after_reset
+from tests.lab.lifecycle import Kdo, check_capture, configured, crash_and_judge
 
 pytestmark = pytest.mark.lab
 
@@ -84,9 +85,9 @@ def test_debian_12_from_unconfigured_to_vmcore_twice_and_back(artifacts: Path) -
         assert kdo.json("plan", code=2)["changes"] == 0
         kdo("apply", str(plan_file), "-y", code=6)  # the host has moved on
 
-        booted = start_again_after_reset(guest)
+        booted = Resets(guest)
         after = kdo.json("apply", "-y", "--reboot", code=0)
-        booted.join(60)
+        booted.end()
         assert after["pending_reboot"] == [] and after["validation"][0]["status"] == "pass"
         assert guest.read("grep -o 'crashkernel=[^ ]*' /proc/cmdline") == "crashkernel=384M-:128M"
         kdo("validate")
@@ -129,10 +130,10 @@ def test_debian_13_with_notifiers(artifacts: Path) -> None:
     ) as guest:
         guest.wait_ssh()
         kdo = Kdo(guest, artifacts)
-        booted = start_again_after_reset(guest)
+        booted = Resets(guest)
         # This image has a menu without a choice for one boot, so the arguments cannot be tried first.
         done = kdo.json("apply", "-p", str(policy), "-y", "--reboot", "--no-trial")
-        booted.join(60)
+        booted.end()
         assert done["hosts"][0]["rebooted"] and done["validation"][0]["status"] == "pass"
         assert guest.read("grep -o 'crashkernel=[^ ]*' /proc/cmdline") == "crashkernel=512M-:192M"
         assert guest.read(f"cat {KNOB}") == "Y"
@@ -151,9 +152,9 @@ def test_debian_12_without_kdump_tools(artifacts: Path) -> None:
         plan = kdo.json("plan", code=2)["hosts"][0]
         assert next(c["kind"] for c in plan["changes"]) == "package"
         assert diff_trees(before, guest.tree_hash()) == []
-        booted = start_again_after_reset(guest)
+        booted = Resets(guest)
         done = kdo.json("apply", "-y", "--reboot", "--no-trial")
-        booted.join(60)
+        booted.end()
         assert done["hosts"][0]["state"] == "committed" and done["validation"][0]["status"] == "pass"
         check_capture(crash_and_judge(guest, artifacts / "reset"))
         assert kdo.json("rollback", "plain", "-y")["hosts"][0]["state"] == "rolled-back"

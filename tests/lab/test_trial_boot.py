@@ -116,7 +116,7 @@ def test_a_good_trial_becomes_the_default(artifacts: Path) -> None:
         assert host["reboot"] and not [n for n in host["notes"] if "tried" in n]
         kdo("apply", "-y", "--reboot", "--check", code=2)
 
-        resets, watch = Resets(guest, 1, deadline=600), Watch(guest)
+        resets, watch = Resets(guest), Watch(guest)
         began = time.monotonic()
         done = kdo.json("apply", "-y", "--reboot")
         took = round(time.monotonic() - began, 1)
@@ -162,7 +162,7 @@ def test_a_trial_that_validates_badly_is_rolled_back_at_once(artifacts: Path) ->
         guest.wait_ssh()
         before = generated(guest)
         kdo = Kdo(guest, artifacts)
-        resets = Resets(guest, 1, deadline=600)
+        resets = Resets(guest)
         done = kdo.json("apply", "-p", str(policy), "-y", "--reboot", code=3)
         resets.end()
         (outcome,) = done["hosts"]
@@ -186,9 +186,8 @@ def test_a_trial_that_never_comes_up_ends_in_the_old_arguments(artifacts: Path) 
         kdo("plan", "-o", str(path), code=2)
         path.write_bytes(msgspec.json.encode(poisoned(path)))
         mark = guest.console.mark()
-        resets = Resets(
-            guest, 2, deadline=600
-        )  # the trial's panic resets it by itself (panic=10); what boots then is GRUB's choice
+        # The trial's panic resets it by itself (panic=10); what boots then is GRUB's choice.
+        resets = Resets(guest, 2)
         began = time.monotonic()
         done = kdo.json("apply", str(path), "-y", "--reboot", code=3)
         took = round(time.monotonic() - began, 1)
@@ -248,7 +247,7 @@ def test_a_package_that_regenerates_the_menu_makes_nothing_the_default(artifacts
         guest.ssh("update-grub && grub-editenv /boot/grub/grubenv create")
         old_menu = guest.read("sha256sum < /boot/grub/grub.cfg").split()[0]
         kdo = Kdo(guest, artifacts)
-        resets, watch = Resets(guest, 1, deadline=600), Watch(guest)
+        resets, watch = Resets(guest), Watch(guest)
         done = kdo.json("apply", "-y", "--reboot")
         seen = watch.end()
         resets.end()
