@@ -12,6 +12,8 @@ from orchestrator.documents.decision import Refusal
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import Change, DesiredFile, DesiredState
 
+TRIAL = "kdump-orchestrator-trial-"  # how the host side names the entry of a trial
+
 
 @dataclass(frozen=True)
 class NextBoot:
@@ -43,6 +45,8 @@ class Stack:
     place = "the boot configuration"
     #: Names of the host's actions that try arguments for one boot.
     trials: tuple[str, ...] = ()
+    #: What it means that a trial that has booted is still chosen.
+    repeats = "the choice for one boot is still there, and would be repeated"
 
     def next_boot(self, facts: Facts) -> NextBoot:
         """What boots next, read from what will really boot and not from what that is made from."""
@@ -62,9 +66,22 @@ class Stack:
         """Why arguments cannot be tried for one boot, as far as it can be seen from here; the host looks at the rest."""
         return f"{self.place} knows no choice for one boot"
 
+    def once(self, facts: Facts) -> str:
+        """The entry that was chosen for the next boot alone; empty = none, or the stack knows no such choice."""
+        return ""
+
+    def once_by_others(self, facts: Facts) -> str:
+        """The same, but for a trial of ours: that is not what stays."""
+        once = self.once(facts)
+        return "" if once.startswith(TRIAL) else once
+
+    def taken(self, facts: Facts) -> str:
+        """Why the choice for one boot is not free; empty if it is."""
+        return "somebody has already chosen an entry for the next boot" if self.once_by_others(facts) else ""
+
     def left_over(self, facts: Facts) -> str:
         """What a trial left that was neither confirmed nor rolled back; empty if nothing (or if it cannot be seen)."""
-        return ""
+        return "boot arguments on trial are chosen for the next boot" if self.once(facts).startswith(TRIAL) else ""
 
     def key(self, facts: Facts) -> Any:
         """All that :meth:`plan` looks at besides the next boot; hosts that agree in it may share a plan."""
@@ -72,6 +89,8 @@ class Stack:
 
     def trial_problem(self, step: Mapping[str, Any], facts: Facts) -> str:
         """Why the host does not run the trial as it should; empty if it does."""
+        if self.once(facts).startswith(TRIAL):
+            return self.repeats
         wanted: dict[str, list[str]] = {key_of(word): [] for word in step["remove"]}
         for argument in step["ensure"]:
             wanted.setdefault(key_of(argument), [])

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.bootloaders.grub import default_choice
-from orchestrator.bootloaders.loader import TRIAL, Entry, Loader, entries
+from orchestrator.bootloaders.grub import REPEATS, chosen_once, default_choice
+from orchestrator.bootloaders.loader import Entry, Loader, entries
 from orchestrator.cmdline import key_of, split
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import DesiredFile, DesiredState
@@ -42,6 +42,11 @@ class Bls(Loader):
 
     place = "/boot/loader/entries"
     trials = ("bls-trial",)
+    repeats = REPEATS
+
+    def once(self, facts: Facts) -> str:
+        """grubenv's ``next_entry``."""
+        return chosen_once(facts)
 
     def chosen(self, facts: Facts) -> tuple[Entry | None, list[str], str]:
         """grubenv's choice. A trial of ours is not what stays."""
@@ -49,8 +54,7 @@ class Bls(Loader):
         if why:
             return None, [], why
         env = facts.boot.grub.env
-        once = env.get("next_entry") or ""
-        choice = once if once and not once.startswith(TRIAL) else default_choice(facts.boot.grub)
+        choice = self.once_by_others(facts) or default_choice(facts.boot.grub)
         if "saved_entry" in choice or not facts.boot.grub.lines:
             choice = env.get("saved_entry", "")
         entry = _choose(found, choice)
@@ -83,19 +87,4 @@ class Bls(Loader):
         saved = env.get("saved_entry") or ""
         if "saved_entry" not in default_choice(facts.boot.grub) or saved not in {e.id for e in entries(facts)[0]}:
             return "no entry is named as the default (saved_entry), so another entry could take its place"
-        once = env.get("next_entry") or ""
-        if once and not once.startswith(TRIAL):
-            return "somebody has already chosen an entry for the next boot"
-        return ""
-
-    def left_over(self, facts: Facts) -> str:
-        """A choice of ours in grubenv, or an entry of ours."""
-        if (facts.boot.grub.env.get("next_entry") or "").startswith(TRIAL):
-            return "boot arguments on trial are chosen for the next boot"
-        return super().left_over(facts)
-
-    def trial_problem(self, step: Mapping[str, Any], facts: Facts) -> str:
-        """Also: GRUB must have cleared its choice while booting."""
-        if (facts.boot.grub.env.get("next_entry") or "").startswith(TRIAL):
-            return "GRUB did not clear its choice for one boot, and would repeat it"
-        return super().trial_problem(step, facts)
+        return self.taken(facts)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from orchestrator.bootloaders.base import BootPlan, NextBoot, Stack, gone, try_step
+from orchestrator.bootloaders.base import TRIAL, BootPlan, NextBoot, Stack, gone, try_step
 from orchestrator.cmdline import check_safe, key_of, split
 from orchestrator.documents.facts import Facts, GrubConfig
 from orchestrator.documents.plan import Change, DesiredFile, DesiredState
@@ -22,8 +22,8 @@ from orchestrator.edits import file_change
 CUSTOM = "/boot/grub/custom.cfg"
 SNIPPET = "/etc/default/grub.d/zz-kdump-orchestrator.cfg"
 DEFAULTS = "/etc/default/grub"
+REPEATS = "GRUB did not clear its choice for one boot, and would repeat it"
 _NONE_WANTED = "no kdump is wanted on this host"
-_TRIAL = "kdump-orchestrator-trial-"  # how the host side names the entry of a trial
 _TRIAL_BLOCK = "### BEGIN kdump-orchestrator trial "
 
 _ENTRY = re.compile(r"(menuentry|submenu)\s+(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
@@ -84,11 +84,17 @@ def _find(entries: list[_Entry], choice: str) -> _Entry | None:
     return found
 
 
+def chosen_once(facts: Facts) -> str:
+    """What GRUB boots next and only then."""
+    return facts.boot.grub.env.get("next_entry") or ""
+
+
 class Grub(Stack):
     """GRUB whose menu is generated from ``/etc/default/grub`` and what lies beside it."""
 
     place = "grub.cfg"
     trials: tuple[str, ...] = ("grub-trial",)
+    repeats = REPEATS
 
     def next_boot(self, facts: Facts) -> NextBoot:
         """The entry that boots next: a one-shot choice first, then the saved or fixed default."""
@@ -119,38 +125,31 @@ class Grub(Stack):
 
     def no_trial(self, facts: Facts) -> str:
         """GRUB must be able to choose an entry once, and to read one of ours."""
-        lines, env = facts.boot.grub.lines, facts.boot.grub.env
+        lines = facts.boot.grub.lines
         if not any(line.startswith("save_env next_entry") for line in lines):
             return "grub.cfg knows no choice for one boot (next_entry)"
         if not any("custom.cfg" in line for line in lines):
             return "grub.cfg does not read custom.cfg (41_custom)"
         if any(line.startswith("blscfg") for line in lines):
             return "grub.cfg takes its entries from elsewhere (blscfg)"
-        once = env.get("next_entry") or ""
-        if once and not once.startswith(_TRIAL):
-            return "somebody has already chosen an entry for the next boot"
-        return ""
+        return self.taken(facts)
+
+    def once(self, facts: Facts) -> str:
+        """grubenv's ``next_entry``."""
+        return chosen_once(facts)
 
     def left_over(self, facts: Facts) -> str:
         """A choice of ours that nobody took back, or an entry of ours in custom.cfg."""
-        if (facts.boot.grub.env.get("next_entry") or "").startswith(_TRIAL):
-            return "boot arguments on trial are chosen for the next boot"
         file = facts.files.get(CUSTOM)
-        if file is not None and _TRIAL_BLOCK in (file.text or ""):
-            return f"{CUSTOM} holds the entry of a trial that was never confirmed"
-        return ""
+        block = file is not None and _TRIAL_BLOCK in (file.text or "")
+        entry = f"{CUSTOM} holds the entry of a trial that was never confirmed" if block else ""
+        return super().left_over(facts) or entry
 
     def key(self, facts: Facts) -> Any:
         """The files that arguments are kept in, and what trials depend on."""
         found = [facts.files.get(path) for path in (SNIPPET, DEFAULTS)]
         files = tuple([(f.text, f.sha256, f.mode, f.redacted) if f is not None else None for f in found])
         return files, self.no_trial(facts), self.left_over(facts)
-
-    def trial_problem(self, step: Mapping[str, Any], facts: Facts) -> str:
-        """Also: GRUB must have cleared its choice while booting."""
-        if (facts.boot.grub.env.get("next_entry") or "").startswith(_TRIAL):
-            return "GRUB did not clear its choice for one boot, and would repeat it"
-        return super().trial_problem(step, facts)
 
 
 def _file(desired: DesiredState, data: Mapping[str, Any]) -> DesiredFile:
@@ -177,8 +176,8 @@ def next_boot(facts: Facts) -> NextBoot:
     if not config.path:
         return NextBoot(False, "no grub.cfg was found")
     entries, default = _parse(config)
-    once = config.env.get("next_entry") or ""
-    choice = default if once.startswith(_TRIAL) or not once else once  # a trial is not what stays
+    once = chosen_once(facts)
+    choice = default if once.startswith(TRIAL) or not once else once  # a trial is not what stays
     if "saved_entry" in choice:
         choice = config.env.get("saved_entry") or "0"
     entry = _find(entries, choice)

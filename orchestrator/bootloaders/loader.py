@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator import hostside
-from orchestrator.bootloaders.base import BootPlan, NextBoot, Stack, gone, try_step
+from orchestrator.bootloaders.base import TRIAL, BootPlan, NextBoot, Stack, gone, try_step
 from orchestrator.cmdline import key_of, values
 from orchestrator.documents.decision import Refusal
 from orchestrator.documents.facts import Facts
@@ -22,7 +22,6 @@ from orchestrator.documents.plan import Change, DesiredFile, DesiredState
 from orchestrator.edits import file_change
 from orchestrator.versions import Version
 
-TRIAL = "kdump-orchestrator-trial-"  # how the host side names the entry of a trial
 ENTRIES = re.compile(r"(?:/boot|/boot/efi|/efi)/loader/entries/([^/]+)\.conf\Z")
 _MACHINE = re.compile(r"([0-9a-f]{32})-")
 _SOURCES = ("/etc/kernel/cmdline", "/etc/default/grub")
@@ -159,11 +158,10 @@ class Loader(Stack):
         return BootPlan(changes, [], trial)
 
     def left_over(self, facts: Facts) -> str:
-        """The entry of a trial that is still there."""
-        for path in facts.files:
-            if (m := ENTRIES.match(path)) and m[1].startswith(TRIAL):
-                return f"{path} is the entry of a trial that was never confirmed"
-        return ""
+        """Also the entry of a trial that is still there."""
+        ours = [path for path in facts.files if (m := ENTRIES.match(path)) and m[1].startswith(TRIAL)]
+        entry = f"{ours[0]} is the entry of a trial that was never confirmed" if ours else ""
+        return super().left_over(facts) or entry
 
     def key(self, facts: Facts) -> Any:
         """Every entry and source with its content, and what trials depend on."""

@@ -8,13 +8,12 @@ kernel's own command line. Source: systemd-boot(7), loader.conf(5), kernel-insta
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.bootloaders.base import NextBoot
-from orchestrator.bootloaders.loader import TRIAL, Entry, Loader, entries
+from orchestrator.bootloaders.loader import Entry, Loader, entries
 from orchestrator.cmdline import split
 from orchestrator.documents.facts import Facts
 from orchestrator.versions import Version
@@ -67,6 +66,11 @@ class SystemdBoot(Loader):
 
     place = "loader/entries"
     trials: tuple[str, ...] = ("sdboot-trial",)
+    repeats = "the choice for one boot is still in the firmware, and would be repeated"
+
+    def once(self, facts: Facts) -> str:
+        """The variable ``LoaderEntryOneShot``."""
+        return facts.boot.loader.get("LoaderEntryOneShot") or ""
 
     def next_boot(self, facts: Facts) -> NextBoot:
         """The entry that boots next; for a unified kernel image what to do by hand."""
@@ -82,8 +86,7 @@ class SystemdBoot(Loader):
                 why = f"{images[0]} is a unified kernel image: its arguments are built in, or come from its add-ons"
             return None, [], why
         found = sorted_entries(found)
-        once = facts.boot.loader.get("LoaderEntryOneShot") or ""
-        choice = once if once and not once.startswith(TRIAL) else default_choice(facts)
+        choice = self.once_by_others(facts) or default_choice(facts)
         if choice.endswith(".efi") or (images and not choice):
             why = "a unified kernel image may boot next: its arguments are built in, or come from its add-ons"
             return None, [], why
@@ -96,22 +99,9 @@ class SystemdBoot(Loader):
             return "there is no bootctl"
         if "/sys/firmware/efi" not in facts.boot.markers:
             return "the firmware's variables cannot be seen"
-        once = facts.boot.loader.get("LoaderEntryOneShot") or ""
-        if once and not once.startswith(TRIAL):
-            return "somebody has already chosen an entry for the next boot"
+        if why := self.taken(facts):
+            return why
         entry, _, _ = self.chosen(facts)
         if entry is not None and "sort-key" not in entry.fields and _named([entry], default_choice(facts)) is None:
             return "no entry is named as the default, so another entry could take its place"
         return ""
-
-    def left_over(self, facts: Facts) -> str:
-        """A choice of ours in the firmware, or an entry of ours."""
-        if (facts.boot.loader.get("LoaderEntryOneShot") or "").startswith(TRIAL):
-            return "boot arguments on trial are chosen for the next boot"
-        return super().left_over(facts)
-
-    def trial_problem(self, step: Mapping[str, Any], facts: Facts) -> str:
-        """Also: the choice must be gone from the firmware."""
-        if (facts.boot.loader.get("LoaderEntryOneShot") or "").startswith(TRIAL):
-            return "the choice for one boot is still in the firmware, and would be repeated"
-        return super().trial_problem(step, facts)
