@@ -22,6 +22,10 @@ class LabError(KdoError):
 
     exit_code = Exit.FAILED
 
+    def __str__(self) -> str:
+        """All of it: a test that fails in the lab shows nothing else."""
+        return "\n".join(line for problem in self.problems for line in problem.lines())
+
 
 def run(
     argv: Sequence[str | Path],

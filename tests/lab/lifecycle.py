@@ -173,7 +173,7 @@ def life_cycle(
         record.outcome, record.where = "passed", ""
     except BaseException as error:
         record.outcome = "failed"
-        record.error = "\n".join(str(text)[-4000:] for text in (error, getattr(error, "why", "")) if text)
+        record.error = str(error)[-4000:]
         raise
     finally:
         record.keep()
