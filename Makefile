@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 KDO := $(VENV)/bin/kdo
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test test-lab test-lab-full results schemas docs bench clean
+.PHONY: demo test test-lab test-lab-full results proof schemas docs bench clean
 
 $(VENV)/.ready: pyproject.toml
 	@set -e; python=; \
@@ -37,18 +37,26 @@ test: $(VENV)/.ready
 # Real guests: detect, plan, apply, reboot, validate, crash, and a vmcore that can be read. Installs what it needs
 # from Debian's packages (as root), takes about half an hour on two cores.
 test-lab: $(VENV)/.ready
-	@$(RUN) -c 'from orchestrator.lab.requirements import install; install()'
+	@$(RUN) -c 'from orchestrator.lab.requirements import install; install(("x86_64", "aarch64"))'
 	@$(RUN) -m pytest -q -m "lab and not lab_full" -p no:cacheprovider -x $(ARGS) tests/lab
 
 # All guests, also the slow ones.
 test-lab-full: $(VENV)/.ready
-	@$(RUN) -c 'from orchestrator.lab.requirements import install; install()'
+	@$(RUN) -c 'from orchestrator.lab.arches import ARCHES; from orchestrator.lab.requirements import install; install(tuple(ARCHES))'
 	@$(RUN) -m pytest -q -m lab -p no:cacheprovider $(ARGS) tests/lab
 
 # The same, with what came of it kept: docs/coverage.md is made from tests/results.
 results: $(VENV)/.ready
 	@mkdir -p tests/results && rm -f tests/results/lab.jsonl
 	@KDO_LAB_RESULTS=$(CURDIR)/tests/results/lab.jsonl $(MAKE) test-lab-full ARGS="$(ARGS)"
+	@$(RUN) -m orchestrator.reference .
+
+# Real crashes of every architecture, strategy and kind that guests can be made for; docs/proof.md is made from what came of
+# them. Hours on two cores.
+proof: $(VENV)/.ready
+	@$(RUN) -c 'from orchestrator.lab.arches import ARCHES; from orchestrator.lab.requirements import install; install(tuple(ARCHES))'
+	@mkdir -p tests/results/proof && rm -f tests/results/proof/proofs.jsonl
+	@KDO_PROOF_RESULTS=$(CURDIR)/tests/results/proof/proofs.jsonl $(RUN) -m pytest -q -p no:cacheprovider $(ARGS) tests/lab/test_proof.py
 	@$(RUN) -m orchestrator.reference .
 
 # Schemas and reference pages that are generated from code; a test checks that they are up to date.

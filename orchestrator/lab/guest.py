@@ -19,10 +19,12 @@ from typing import Any, Final
 
 from orchestrator.lab import treehash
 from orchestrator.lab.aptrepo import guest_forward
+from orchestrator.lab.arches import ARCHES, NATIVE
 from orchestrator.lab.console import Console, Line
-from orchestrator.lab.layout import DISK, EFI_CODE, EFI_VARIABLES, HOST_KEY, private_key
+from orchestrator.lab.layout import ARGUMENTS, DISK, EFI_VARIABLES, HOST_KEY, INITRD, KERNEL, private_key
 from orchestrator.lab.process import LabError, default_cache, run
 from orchestrator.lab.qmp import Qmp
+from orchestrator.lab.spec import ImageSpec
 
 # Deadlines in seconds: ten times what an idle machine takes, because a busy one takes five times as long.
 BOOT_SECONDS: Final = 300
@@ -33,14 +35,23 @@ START_TRIES: Final = 3  # another process may take the free port before QEMU doe
 
 @dataclass(frozen=True)
 class Machine:
-    """The emulated hardware; ``apt_repository`` is a directory that the guest sees as an apt repository."""
+    """The emulated hardware; ``apt_repository`` is a directory that the guest sees as an apt repository.
+
+    ``arch`` is the kernel's name of the architecture, ``cpu`` QEMU's of the processor ("": what suits the architecture).
+    """
 
     memory_mb: int = 1024
     cpus: int = 1
-    cpu: str = "qemu64"
+    cpu: str = ""
     apt_repository: Path | None = None
     forwards: tuple[str, ...] = ()  # values of QEMU's guestfwd=, see orchestrator.lab.target
     extra: tuple[str, ...] = field(default=())  # further QEMU arguments, e.g. ("-smbios", "type=1,product=…")
+    arch: str = NATIVE
+
+    @classmethod
+    def of(cls, spec: ImageSpec) -> Machine:
+        """Hardware that suits the guests of ``spec``."""
+        return cls(memory_mb=spec.memory_mb, cpus=spec.cpus, arch=spec.arch)
 
 
 class Guest:
@@ -61,6 +72,9 @@ class Guest:
         self.port = 0
         self.boots = 0
         self.last_events: list[dict[str, Any]] = []  # QMP events of the run that ended last
+        arguments = image.parent / ARGUMENTS
+        # The kernel's arguments at the next start, if the disk has no boot loader: whoever sets it plays that
+        self.append = arguments.read_text(encoding="utf-8").strip() if arguments.is_file() else ""
         home.mkdir(parents=True, exist_ok=True)
         self.console = Console(home / "console.log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -122,6 +136,15 @@ class Guest:
             ) from error
         self._collect()
         return time.monotonic() - started
+
+    @property
+    def ended(self) -> str:
+        """How the run that ended last did: ``reset``, ``shutdown``, ``panicked`` or ``unknown``.
+
+        ``panicked``: the guest told the hypervisor that its kernel died, and was stopped for good. ``unknown``: QEMU was
+        ended from outside, or the first run has not ended.
+        """
+        return how_ended(self.last_events)
 
     def restart(self, deadline: float = CRASH_SECONDS) -> None:
         """Start again on the same disk after a reset (waited for): quicker under emulation than a reset in one QEMU."""
@@ -256,31 +279,40 @@ class Guest:
             raise LabError("QEMU did not start", where=f"start {self.name}", why=self._errors()) from error
 
     def _argv(self, sockets: Path) -> list[str]:
+        arch = ARCHES[self.machine.arch]
         network = f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22"
         if self.machine.apt_repository is not None:
             network += f",guestfwd={guest_forward(self.machine.apt_repository)}"
         network += "".join(f",guestfwd={forward}" for forward in self.machine.forwards)
         return [
-            "qemu-system-x86_64", "-name", self.name, "-machine", "pc",
-            "-accel", "tcg,thread=multi,tb-size=256", "-cpu", self.machine.cpu,
+            arch.qemu, "-name", self.name, "-machine", arch.board,
+            "-accel", "tcg,thread=multi,tb-size=256", "-cpu", self.machine.cpu or arch.cpu,
             "-smp", str(self.machine.cpus), "-m", str(self.machine.memory_mb),
             "-display", "none", "-nodefaults", "-no-user-config", "-no-reboot",
-            "-chardev", f"socket,id=s0,path={sockets}/console,server=on,wait=off", "-serial", "chardev:s0",
+            "-chardev", f"socket,id=s0,path={sockets}/console,server=on,wait=off", *arch.serial,
             "-qmp", f"unix:{sockets}/qmp,server=on,wait=off",
             "-drive", f"if=none,id=d0,file={_escape(self.disk)},format=qcow2,cache=unsafe,discard=unmap",
-            "-device", "virtio-blk-pci,drive=d0",
-            "-netdev", network, "-device", "virtio-net-pci,netdev=n0,romfile=",
-            *self._firmware(), *self.machine.extra,
+            "-device", f"{arch.disk},drive=d0",
+            "-netdev", network, "-device", f"{arch.network},netdev=n0",
+            *self._firmware(), *self._started(), *self.machine.extra,
         ]  # fmt: skip
 
     def _firmware(self) -> list[str]:
-        """UEFI with this guest's own variables, for an image that brings some; else QEMU's own BIOS."""
-        if not self.variables.exists():
+        """UEFI with this guest's own variables, for an image that brings some; else what QEMU has for the board."""
+        firmware = ARCHES[self.machine.arch].firmware
+        if firmware is None or not self.variables.exists():
             return []
         return [
-            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={EFI_CODE}",
+            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={firmware.code}",
             "-drive", f"if=pflash,unit=1,format=raw,file={_escape(self.variables)}",
         ]  # fmt: skip
+
+    def _started(self) -> list[str]:
+        """What QEMU itself starts: the kernel that lies beside the disk, or a program that finds the boot loader."""
+        kernel, initrd = (self.image.parent / name for name in (KERNEL, INITRD))
+        if not kernel.is_file():
+            return list(ARCHES[self.machine.arch].boot_program)
+        return ["-kernel", os.fspath(kernel), "-initrd", os.fspath(initrd), "-append", self.append]
 
     def _collect(self) -> None:
         """Keep what an ended QEMU left (console, events, exit) and forget the process."""
@@ -321,6 +353,16 @@ class Guest:
 def _escape(path: Path) -> str:
     """A path inside a QEMU option list, where a comma would end the value."""
     return os.fspath(path).replace(",", ",,")
+
+
+def how_ended(events: Sequence[dict[str, Any]]) -> str:
+    """What the QMP events of a run say of its end, see :attr:`Guest.ended`."""
+    if any(event["event"] == "GUEST_PANICKED" for event in events):
+        return "panicked"
+    reasons = {event.get("data", {}).get("reason") for event in events if event["event"] in ("RESET", "SHUTDOWN")}
+    if "guest-reset" in reasons:
+        return "reset"
+    return "shutdown" if "guest-shutdown" in reasons else "unknown"
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ One image is a directory ``<cache>/images/<title>-<hash>/``:
 
 * ``disk.qcow2``: the disk with its boot loader; never written to again (guests use overlays);
 * ``efi-variables.fd``: the firmware's variables, if it is a disk for UEFI (guests use copies);
+* ``vmlinux``, ``initrd``, ``arguments``: what QEMU starts, if the disk has no boot loader;
 * ``ssh_host_ed25519_key.pub``: the key by which its guests are known;
 * ``dpkg-status``: dpkg's database, so that a repository of exactly the missing packages can be made;
 * ``about.json``: what it was made from, and how long that took.
@@ -54,7 +55,7 @@ def build_image(spec: ImageSpec, cache: Path | None = None) -> Path:
     home = cache / "images" / image_name(spec, key)
     if (home / DISK).is_file():
         return home / DISK
-    require()
+    require(arches=(spec.arch,))
     if os.geteuid() != 0:
         raise LabError("an image can only be built by root", where="build image", fix="run the lab as root")
     stage = f"build image {home.name}"
@@ -76,8 +77,9 @@ def build_image(spec: ImageSpec, cache: Path | None = None) -> Path:
 
 def image_name(spec: ImageSpec, key: Path) -> str:
     """Directory name of an image: readable, then a hash of the spec, the builder and the key that may log in."""
-    makers = [inspect.getsource(module) for module in (kinds, rootfs, *([redhat] if spec.boot == "grub-bls" else []))]
-    if spec.needs_first_boot:
+    modules = (kinds, rootfs, *([redhat] if spec.boot == "grub-bls" else []))
+    makers = [inspect.getsource(module) for module in modules] + [repr(spec.architecture)]
+    if spec.needs_first_boot or spec.boot == "direct":
         makers.append(inspect.getsource(install))
     content = json.dumps([BUILDER_VERSION, asdict(spec), makers, public_key(key)], sort_keys=True)
     return f"{spec.title}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -95,6 +97,8 @@ def _build(spec: ImageSpec, cache: Path, work: Path) -> None:
     kernels = rootfs.kernel_releases(root)
     if spec.needs_first_boot:
         took |= install.install(spec, root, image, work, cache)
+    elif spec.boot == "direct":
+        _without_loader(spec, root, image, work)
     else:
         _embedded(spec, root, image, work)
     took["total"] = time.monotonic() - started
@@ -103,13 +107,25 @@ def _build(spec: ImageSpec, cache: Path, work: Path) -> None:
     (image / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
+def _without_loader(spec: ImageSpec, root: Path, image: Path, work: Path) -> None:
+    install.keep_kernel(spec, root, image)
+    raw = work / "disk.raw"
+    _partition(raw, spec.disk_mb)
+    _filesystem(raw, root, spec.disk_mb)
+    _qcow2(raw, image / DISK)
+
+
+def _qcow2(raw: Path, disk: Path) -> None:
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, disk], stage="make the qcow2", timeout=600)
+
+
 def _embedded(spec: ImageSpec, root: Path, image: Path, work: Path) -> None:
     core = _grub_core(root, redhat.GRUB_PREFIX if spec.boot == "grub-bls" else "boot/grub")
     raw = work / "disk.raw"
     _partition(raw, spec.disk_mb)
     _filesystem(raw, root, spec.disk_mb)
     _embed(raw, (root / GRUB_DIR / "boot.img").read_bytes(), core)
-    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, image / DISK], stage="make the qcow2", timeout=600)
+    _qcow2(raw, image / DISK)
 
 
 def _grub_core(root: Path, prefix: str) -> bytes:

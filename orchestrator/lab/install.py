@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.lab import rootfs
+from orchestrator.lab.arches import NATIVE
 from orchestrator.lab.guest import Guest, Machine
-from orchestrator.lab.layout import DISK, EFI_FRESH_VARIABLES, EFI_VARIABLES, HOST_KEY
+from orchestrator.lab.layout import ARGUMENTS, DISK, EFI_VARIABLES, HOST_KEY, INITRD, KERNEL
 from orchestrator.lab.process import LabError, run
 from orchestrator.lab.spec import ImageSpec
 
@@ -28,16 +29,18 @@ COMMAND_SECONDS: Final = 900
 MIB: Final = 1 << 20
 ESP_MIB: Final = 384  # FAT32 has at least 65525 clusters, and mkfs.fat makes them of 4 KiB on a disk of this size
 BOOT_MIB: Final = 384
+PREP_MIB: Final = 8
 KDUMP_SNIPPET: Final = "/etc/default/grub.d/kdump-tools.cfg"
 GROUP: Final = "lab"
 ROOT: Final = f"/dev/mapper/{GROUP}-root"
 COPY: Final = "/mnt"
+SELF: Final = "/media"  # the running root without what is mounted on it
 KEY: Final = "/etc/keys/root.key"
 
 
 @dataclass(frozen=True)
 class Partition:
-    """One partition: its label is that of its file system; ``start`` and ``size`` are in MiB."""
+    """One partition: its label is that of its file system (PReP has none); ``start`` and ``size`` are in MiB."""
 
     label: str
     kind: str  # sfdisk's type
@@ -48,6 +51,8 @@ class Partition:
 def partitions(spec: ImageSpec) -> list[Partition]:
     """The disk of ``spec`` in order; the last partition is the root's, and has what the others leave."""
     wanted = []
+    if spec.loader.prep:
+        wanted.append(("PReP", "41", PREP_MIB))
     if spec.uefi:
         wanted.append(("ESP", "U", ESP_MIB))
     if spec.has_boot_partition:
@@ -61,15 +66,16 @@ def partitions(spec: ImageSpec) -> list[Partition]:
 
 def install(spec: ImageSpec, root: Path, image: Path, work: Path, cache: Path) -> dict[str, float]:
     """Make ``image``'s disk (and firmware variables) from the tree ``root``; returns the seconds of each stage."""
-    if spec.uefi and spec.storage != "plain":
-        raise LabError("only BIOS starts a root on LVM here", where="install the guest")
+    if spec.storage != "plain" and (spec.uefi or spec.arch != NATIVE):
+        raise LabError("only an x86_64 BIOS starts a root on LVM here", where="install the guest")
     started = time.monotonic()
     stage = work / "stage"
     stage.mkdir()
     shutil.copyfile(image / HOST_KEY, stage / HOST_KEY)
-    if spec.uefi:
-        shutil.copyfile(EFI_FRESH_VARIABLES, stage / EFI_VARIABLES)
-    machine = Machine(memory_mb=spec.memory_mb, cpus=spec.cpus, extra=_direct_boot(spec, root, work))
+    if spec.firmware is not None:
+        shutil.copyfile(spec.firmware.variables, stage / EFI_VARIABLES)
+    keep_kernel(spec, root, stage)
+    machine = Machine.of(spec)
     _disk(spec, root, stage / DISK, work)
     made = time.monotonic()
     finished = work / "first-boot" / DISK
@@ -87,17 +93,17 @@ def install(spec: ImageSpec, root: Path, image: Path, work: Path, cache: Path) -
         guest.wait_reset()
     run(["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", finished, image / DISK],
         stage="make the qcow2", timeout=600)  # fmt: skip
-    if spec.uefi:
+    if spec.firmware is not None:
         shutil.copyfile(guest.variables, image / EFI_VARIABLES)
     return {"disk": made - started, "first boot to ssh": up - made, "install": time.monotonic() - up}
 
 
-def _direct_boot(spec: ImageSpec, root: Path, work: Path) -> tuple[str, ...]:
+def keep_kernel(spec: ImageSpec, root: Path, image: Path) -> None:
+    """Put beside a disk what QEMU starts when no boot loader is to: the newest kernel, its initrd, its arguments."""
     release = rootfs.kernel_release(root)
-    for name in ("vmlinuz", "initrd.img"):
-        shutil.copyfile(root / f"boot/{name}-{release}", work / name)
-    return ("-kernel", str(work / "vmlinuz"), "-initrd", str(work / "initrd.img"),
-            "-append", f"root=LABEL=root ro {spec.arguments}")  # fmt: skip
+    shutil.copyfile(rootfs.kernel_image(root, release), image / KERNEL)
+    shutil.copyfile(root / f"boot/initrd.img-{release}", image / INITRD)
+    (image / ARGUMENTS).write_text(f"root=LABEL=root ro {spec.arguments}\n", encoding="utf-8")
 
 
 def _disk(spec: ImageSpec, root: Path, disk: Path, work: Path) -> None:
@@ -112,6 +118,8 @@ def _disk(spec: ImageSpec, root: Path, disk: Path, work: Path) -> None:
     if spec.uefi:
         (trees.get("boot", root / "boot") / "efi").mkdir(exist_ok=True)
     for part in parts:
+        if part.label == "PReP":
+            continue
         if part.label == "ESP":
             run(["mkfs.fat", "-F", "32", "-n", part.label, f"--offset={part.start * MIB // 512}", raw,
                  str(part.size * 1024)], stage="make the EFI system partition", timeout=60)  # fmt: skip
@@ -128,7 +136,9 @@ def _partition(spec: ImageSpec, raw: Path) -> list[Partition]:
         file.truncate(spec.disk_mb * MIB)
     parts = partitions(spec)
     table = [f"label: {'gpt' if spec.uefi else 'dos'}"]
-    table += [f"start={p.start}MiB, size={p.size}MiB, type={p.kind}" for p in parts]
+    # The flag is for Open Firmware, which starts nothing from a partition without it.
+    flag = {"PReP": ", bootable"}
+    table += [f"start={p.start}MiB, size={p.size}MiB, type={p.kind}{flag.get(p.label, '')}" for p in parts]
     run(["sfdisk", "-q", raw], stage="partition the disk", timeout=60, stdin="\n".join(table) + "\n")
     return parts
 
@@ -143,12 +153,11 @@ def _second_disk(spec: ImageSpec, work: Path) -> Path:
 
 def _commands(spec: ImageSpec, kernels: list[str]) -> list[str]:
     """What the first boot runs, one shell text after the other."""
-    if spec.boot == "systemd-boot":
-        return ["bootctl install", *(f"kernel-install --verbose add {k} /boot/vmlinuz-{k}" for k in kernels)]
     if spec.storage != "plain":
         return _moving(spec, kernels)
-    target = "x86_64-efi --efi-directory=/boot/efi" if spec.uefi else "i386-pc /dev/vda"
-    return [f"rm -f {KDUMP_SNIPPET}", f"grub-install --target={target}", "update-grub"]
+    if spec.boot == "systemd-boot":
+        return [*spec.loader.install, *(f"kernel-install --verbose add {k} /boot/vmlinuz-{k}" for k in kernels)]
+    return [f"rm -f {KDUMP_SNIPPET}", *spec.loader.install]
 
 
 def _moving(spec: ImageSpec, kernels: list[str]) -> list[str]:
@@ -171,7 +180,8 @@ def _moving(spec: ImageSpec, kernels: list[str]) -> list[str]:
         *encrypt,
         f"pvcreate -q {device} && vgcreate -q {GROUP} {device} && lvcreate -q -y -l 100%FREE -n root {GROUP}",
         f"mkfs.ext4 -q -m 0 {ROOT} && mkfs.ext4 -q -L boot {boot}",
-        f"mount {ROOT} {COPY} && mkdir {COPY}/boot && mount {boot} {COPY}/boot && cp -ax / {COPY}",
+        f"mount {ROOT} {COPY} && mkdir {COPY}/boot && mount {boot} {COPY}/boot",
+        f"mount --bind / {SELF} && cp -a {SELF}/. {COPY} && umount {SELF}",
         f"printf '%s / ext4 defaults,noatime 0 1\\nLABEL=boot /boot ext4 defaults 0 2\\n' {ROOT} > {COPY}/etc/fstab",
         f"for d in dev proc sys run; do mount --rbind /$d {COPY}/$d; done",
     ]

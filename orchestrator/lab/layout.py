@@ -13,8 +13,10 @@ DISK: Final = "disk.qcow2"
 HOST_KEY: Final = "ssh_host_ed25519_key.pub"
 DPKG_STATUS: Final = "dpkg-status"
 EFI_VARIABLES: Final = "efi-variables.fd"  # only of an image that UEFI firmware boots: its own non-volatile memory
-EFI_CODE: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-EFI_FRESH_VARIABLES: Final = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+# Only of a disk without a boot loader: what QEMU starts instead, and the kernel's arguments
+KERNEL: Final = "vmlinux"
+INITRD: Final = "initrd"
+ARGUMENTS: Final = "arguments"
 
 
 def private_key(cache: Path) -> Path:

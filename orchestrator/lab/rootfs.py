@@ -11,11 +11,11 @@ from typing import Final
 from orchestrator.lab import redhat
 from orchestrator.lab.mirrors import Mirrors, download_options
 from orchestrator.lab.process import run
-from orchestrator.lab.spec import KERNEL, ImageSpec
+from orchestrator.lab.spec import ImageSpec
 
 BLS_SUITE: Final = "forky"  # the first whose GRUB (2.14) reads loader entries
 GUEST_REPOSITORY: Final = "http://10.0.2.100/"  # see orchestrator.lab.aptrepo; 10.0.2.0/24 is QEMU's user network
-BUILD_SECONDS: Final = 1800  # generous: two builds on two busy cores
+BUILD_SECONDS: Final = 3600  # generous: two builds on two busy cores, in emulation perhaps
 # A small initrd fits into a small crashkernel reservation and unpacks quickly under emulation.
 INITRD_CONF: Final = "MODULES=list\nCOMPRESS=lz4\nBUSYBOX=auto\n"
 INITRD_MODULES: Final = "virtio_pci\nvirtio_blk\nvirtio_net\next4\n"
@@ -24,7 +24,7 @@ DRACUT_CONF: Final = 'hostonly="no"\ncompress="lz4"\nadd_drivers+=" virtio_pci v
 # Units that cost an emulated boot 0.3 to 3 s each and that no test looks at.
 SLOW_UNITS: Final = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
-    "e2scrub_reap.service", "fstrim.timer", "getty@tty1.service", "serial-getty@ttyS0.service",
+    "e2scrub_reap.service", "fstrim.timer", "getty@tty1.service",
     "systemd-networkd-wait-online.service", "systemd-timesyncd.service", "systemd-logind.service",
     "systemd-update-utmp.service", "systemd-pstore.service", "systemd-binfmt.service", "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount", "dev-hugepages.mount", "dev-mqueue.mount", "systemd-ask-password-wall.path",
@@ -60,18 +60,23 @@ def bootstrap(spec: ImageSpec, mirrors: Mirrors, work: Path) -> Path:
     ]
     if spec.initramfs != "initramfs-tools":
         hooks += ['mkdir -p "$1/etc/dracut.conf.d"', f'upload "{work}/dracut" /etc/dracut.conf.d/lab.conf']
-    kernels = [_newer_hook(suite, mirrors, KERNEL) for suite in spec.kernels if suite]
+    for path, text in spec.architecture.placeholders.items():
+        file = work / Path(path).name
+        file.write_text(text, encoding="utf-8")
+        hooks += [f'mkdir -p "$1{Path(path).parent}"', f'upload "{file}" {path}', f'chmod 755 "$1{path}"']
+    kernels = [_newer_hook(suite, mirrors, spec.architecture.kernel) for suite in spec.kernels if suite]
     if spec.boot == "grub-bls":
         kernels.append(_newer_hook(BLS_SUITE, mirrors, "grub-pc-bin grub2-common"))
     run(
         [
             "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory",
+            f"--architectures={spec.architecture.debian}",
             f"--keyring={mirrors.keyring}", f"--include={','.join(spec.packages)}",
             *(f"--dpkgopt=path-exclude=/usr/share/{tree}/*" for tree in ("doc", "man", "locale")),
             *(f"--aptopt={option}" for option in download_options()),
             *(f"--essential-hook={hook}" for hook in hooks),
             *(f"--customize-hook={hook}" for hook in kernels),
-            spec.suite, root, *mirrors.sources(spec.suite),
+            spec.suite, root, *mirrors.sources(spec.suite)[: None if spec.architecture.security else 1],
         ],
         stage=f"mmdebstrap {spec.suite}", timeout=BUILD_SECONDS,
     )  # fmt: skip
@@ -104,15 +109,19 @@ def configure(root: Path, spec: ImageSpec, authorized_key: str) -> None:
     _write(root, "etc/apt/sources.list", sources)
     for extra in (root / "etc/apt/sources.list.d").glob("*"):
         extra.unlink()
+    for path in spec.architecture.placeholders:
+        (root / path.lstrip("/")).unlink(missing_ok=True)
     if spec.fast:
-        for unit in SLOW_UNITS:
+        for unit in (*SLOW_UNITS, f"serial-getty@{spec.architecture.tty}.service"):
             _link(root, f"etc/systemd/system/{unit}", "/dev/null")
     if spec.boot == "systemd-boot":
         _write(root, "etc/kernel/cmdline", f"root=LABEL=root ro {spec.arguments}\n")
     elif spec.boot == "grub-bls":
         redhat.lay_out(root, kernel_releases(root), spec.arguments)
         shutil.copytree(root / "usr/lib/grub/i386-pc", root / redhat.GRUB_PREFIX / "i386-pc", dirs_exist_ok=True)
-    else:
+    elif spec.boot == "zipl":
+        _write(root, "etc/zipl.conf", _zipl_settings(spec))
+    elif spec.boot in ("grub", "grub-efi"):
         _grub_settings(root, spec)
     if not spec.needs_first_boot and spec.boot == "grub":
         _handwritten_menu(root, spec)
@@ -122,13 +131,19 @@ def configure(root: Path, spec: ImageSpec, authorized_key: str) -> None:
 
 def kernel_releases(root: Path) -> list[str]:
     """Releases of the tree's kernels, oldest first, e.g. ``6.1.0-56-cloud-amd64``."""
-    names = [image.name.removeprefix("vmlinuz-") for image in (root / "boot").glob("vmlinuz-*")]
+    names = [image.name.split("-", 1)[1] for image in (root / "boot").glob("vmlinu[xz]-*")]
     return sorted(names, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
 
 
 def kernel_release(root: Path) -> str:
     """Release of the tree's newest kernel: the one that boots by default."""
     return kernel_releases(root)[-1]
+
+
+def kernel_image(root: Path, release: str) -> Path:
+    """The kernel itself: a compressed image, but an ELF file on some architectures."""
+    (image,) = (root / "boot").glob(f"vmlinu[xz]-{release}")
+    return image
 
 
 def _fstab(spec: ImageSpec) -> str:
@@ -162,8 +177,15 @@ def _grub_settings(root: Path, spec: ImageSpec) -> None:
         'GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_TIMEOUT_STYLE=hidden\nGRUB_RECORDFAIL_TIMEOUT=0\n'
         'GRUB_DISTRIBUTOR=Debian\nGRUB_CMDLINE_LINUX_DEFAULT=""\n'
         f'GRUB_CMDLINE_LINUX="{spec.arguments}"\nGRUB_DISABLE_OS_PROBER=true\n{submenu}'
-        'GRUB_TERMINAL=serial\nGRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"\n',
+        f"{spec.architecture.grub_terminal}",
     )  # fmt: skip
+
+
+def _zipl_settings(spec: ImageSpec) -> str:
+    return (
+        "[defaultboot]\ndefault = debian\n\n[debian]\ntarget = /boot\nimage = /boot/vmlinuz\n"
+        f'ramdisk = /boot/initrd.img\nparameters = "root=LABEL=root ro {spec.arguments}"\n'
+    )
 
 
 def _handwritten_menu(root: Path, spec: ImageSpec) -> None:
@@ -198,7 +220,7 @@ def _ready_kdump(root: Path) -> None:
         # kdump-config throws the initrd away unless this copy equals the original.
         shutil.copy2(root / "etc/kdump/sysctl.conf", state / f"latest_sysctls-{release}")
     release = kernel_release(root)
-    _link(root, "var/lib/kdump/vmlinuz", f"/boot/vmlinuz-{release}")
+    _link(root, "var/lib/kdump/vmlinuz", f"/boot/{kernel_image(root, release).name}")
     _link(root, "var/lib/kdump/initrd.img", f"/var/lib/kdump/initrd.img-{release}")
 
 
@@ -208,8 +230,8 @@ def _kdump_initrd(root: Path, release: str) -> None:
     (denial / "ischroot").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     (denial / "ischroot").chmod(0o755)
     run(
-        ["chroot", root, "/etc/kernel/postinst.d/kdump-tools", release, f"/boot/vmlinuz-{release}"],
-        stage="make the kdump initrd", timeout=300,
+        ["chroot", root, "/etc/kernel/postinst.d/kdump-tools", release, f"/boot/{kernel_image(root, release).name}"],
+        stage="make the kdump initrd", timeout=BUILD_SECONDS,
         env={"PATH": "/tmp/lab-bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
     )  # fmt: skip
     shutil.rmtree(denial)

@@ -6,22 +6,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Suite = Literal["bullseye", "bookworm", "trixie"]
-Boot = Literal["grub", "grub-efi", "grub-bls", "systemd-boot"]
+from orchestrator.lab.arches import ARCHES, NATIVE, Arch, Boot, Firmware, Loader, Suite
+from orchestrator.lab.process import LabError
+
+__all__ = ["Boot", "ImageSpec", "Suite"]
+
 Initramfs = Literal["initramfs-tools", "dracut", "dracut, initramfs-tools-core"]
 Storage = Literal["plain", "lvm", "lvm-on-luks"]
 
-KERNEL: Final = "linux-image-cloud-amd64"
 BASE_PACKAGES: Final = (
     "dbus", "e2fsprogs", "file", "iproute2", "kmod", "lz4", "openssh-server", "procps", "python3", "python3-apt",
     "python3-pyudev", "systemd-sysv", "udev",
 )  # fmt: skip
-BOOT_PACKAGES: Final[dict[Boot, tuple[str, ...]]] = {
-    "grub": ("grub-pc-bin", "grub2-common"),
-    "grub-efi": ("efibootmgr", "grub-efi-amd64-bin", "grub-efi-amd64-signed", "grub2-common", "shim-signed"),
-    "grub-bls": ("kexec-tools", "makedumpfile", "rpm"),  # GRUB itself comes from a newer suite
-    "systemd-boot": ("efibootmgr", "systemd-boot"),
-}
 INITRAMFS_PACKAGES: Final[dict[Initramfs, tuple[str, ...]]] = {
     "initramfs-tools": ("initramfs-tools",),
     "dracut": ("dracut",),
@@ -34,18 +30,14 @@ STORAGE_PACKAGES: Final[dict[Storage, tuple[str, ...]]] = {
 }
 KDUMP_PACKAGES: Final = ("kdump-tools", "kexec-tools", "makedumpfile")
 # Without panic= a capture kernel that runs out of memory hangs for ever instead of giving the machine back.
-PLAIN_ARGUMENTS: Final = "console=ttyS0,115200 panic=10"
-# clocksource/tsc: the emulated TSC let time run wild.
-FAST_ARGUMENTS: Final = (
-    "mitigations=off nokaslr audit=0 apparmor=0 no_timer_check clocksource=acpi_pm tsc=unstable "
-    "random.trust_cpu=on 8250.nr_uarts=1"
-)
+PANIC_ARGUMENT: Final = "panic=10"
 
 
 @dataclass(frozen=True)
 class ImageSpec:
     """One kind of guest disk.
 
+    ``arch`` is the kernel's name of its architecture, one of :data:`orchestrator.lab.arches.ARCHES`.
     ``with_kdump`` installs kdump-tools (configured as the package does it); without it the guest's only apt source
     is :data:`orchestrator.lab.rootfs.GUEST_REPOSITORY`. ``disk_mb`` is the virtual size in MiB. ``fast`` trades
     honesty (mitigations, KASLR, all units) for boot time.
@@ -54,7 +46,8 @@ class ImageSpec:
     as an installer does; else GRUB is embedded from outside and its menu is written by hand. Everything that follows
     can only be had installed, and is by itself:
 
-    ``boot`` names the boot stack; ``separate_boot`` gives /boot a file system of its own; ``kernels`` are the suites
+    ``boot`` names the boot stack (``direct``: the disk has none, QEMU starts the kernel that is kept beside the disk, and
+    the caller plays the boot loader with :attr:`orchestrator.lab.guest.Guest.append`); ``separate_boot`` gives /boot a file system of its own; ``kernels`` are the suites
     that a cloud kernel is taken from ("" is ``suite`` itself), oldest first; ``initramfs`` is what makes initrds:
     kdump-tools only knows how to ask initramfs-tools-core for its own, dracut can stand beside that and make the first
     kernel's; ``storage`` is what the root file system lies on (anything but plain has a separate /boot, too).
@@ -70,25 +63,55 @@ class ImageSpec:
     kernels: tuple[str, ...] = ("",)
     initramfs: Initramfs = "initramfs-tools"
     storage: Storage = "plain"
+    arch: str = NATIVE
+
+    def __post_init__(self) -> None:
+        if self.arch not in ARCHES:
+            raise LabError(f"there are no guests of {self.arch!r}, only of {', '.join(ARCHES)}", where="choose a guest")
+        if self.boot not in self.architecture.loaders:
+            known = ", ".join(self.architecture.loaders)
+            raise LabError(f"no guest of {self.arch} boots by {self.boot}, only by {known}", where="choose a guest")
+        if self.boot == "direct" and (self.separate_boot or self.storage != "plain"):
+            raise LabError("a guest without a boot loader has one plain file system", where="choose a guest")
+
+    @classmethod
+    def usual(cls, arch: str) -> ImageSpec:
+        """The suite, boot loader and kernel by which ``arch`` is tried when nobody says otherwise."""
+        if arch not in ARCHES:
+            return cls(arch=arch)  # says which there are
+        suite, boot = ARCHES[arch].usual
+        return cls(suite=suite, boot=boot, kernels=ARCHES[arch].kernels, arch=arch)
+
+    @property
+    def architecture(self) -> Arch:
+        """The architecture."""
+        return ARCHES[self.arch]
+
+    @property
+    def loader(self) -> Loader:
+        """The boot loader."""
+        return self.architecture.loaders[self.boot]
 
     @property
     def memory_mb(self) -> int:
         """Guest memory in MiB that suits the suite: enough for the package's own ``crashkernel=`` to reserve."""
-        return {"bullseye": 768, "bookworm": 768, "trixie": 1024}[self.suite] + (256 if self.uefi else 0)
+        return self.architecture.memory_mb[self.suite] + (256 if self.uefi else 0)
 
     @property
     def cpus(self) -> int:
-        """Emulated CPUs that its kernels survive.
-
-        Under software emulation with two CPUs kernels from 6.12 on die in their first seconds now and then
-        (run_timer_softirq, "Fatal exception in interrupt"), whatever is installed.
-        """
-        return 1 if self.suite == "trixie" or self.kernels != ("",) else 2
+        """Emulated CPUs: two where that costs little and has always worked."""
+        settled = self.arch == NATIVE and self.suite in ("bullseye", "bookworm") and self.kernels == ("",)
+        return 2 if settled else 1
 
     @property
     def uefi(self) -> bool:
         """Whether UEFI firmware boots it."""
         return self.boot in ("grub-efi", "systemd-boot")
+
+    @property
+    def firmware(self) -> Firmware | None:
+        """The UEFI firmware that boots it, if that keeps variables."""
+        return self.architecture.firmware if self.uefi else None
 
     @property
     def has_boot_partition(self) -> bool:
@@ -98,7 +121,7 @@ class ImageSpec:
     @property
     def needs_first_boot(self) -> bool:
         """Whether the image is finished by a first boot."""
-        if self.boot == "grub-bls":  # laid out as a whole, see orchestrator.lab.redhat
+        if self.boot in ("direct", "grub-bls"):  # nothing to install, or laid out as a whole (see .redhat)
             return False
         return self.installed or self != ImageSpec(self.suite, self.with_kdump, self.disk_mb, self.fast)
 
@@ -108,24 +131,26 @@ class ImageSpec:
         names = {
             *BASE_PACKAGES,
             *INITRAMFS_PACKAGES[self.initramfs],
-            *BOOT_PACKAGES[self.boot],
+            *self.loader.packages,
             *STORAGE_PACKAGES[self.storage],
         }
         if self.with_kdump:
             names.update(KDUMP_PACKAGES)
         if "" in self.kernels:
-            names.add(KERNEL)
+            names.add(self.architecture.kernel)
         return tuple(sorted(names))
 
     @property
     def arguments(self) -> str:
         """Kernel arguments that the guest's own configuration sets; never a ``crashkernel=``."""
-        return f"{PLAIN_ARGUMENTS} {FAST_ARGUMENTS}" if self.fast else PLAIN_ARGUMENTS
+        plain = f"console={self.architecture.console} {PANIC_ARGUMENT}"
+        return f"{plain} {self.architecture.arguments}" if self.fast else plain
 
     @property
     def title(self) -> str:
         """Readable part of the image's name: the suite, then what differs from the plainest guest."""
         words: list[str] = [self.suite, "kdump" if self.with_kdump else "plain"]
+        words += [self.arch] if self.arch != NATIVE else []
         words += [self.boot] if self.boot != "grub" or self.needs_first_boot else []
         words += ["boot"] if self.separate_boot else []
         words += [f"kernel-{name or self.suite}" for name in self.kernels] if self.kernels != ("",) else []

@@ -9,21 +9,31 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orchestrator.lab.guest import CRASH_SECONDS, Guest
+from orchestrator.lab.arches import NATIVE
+from orchestrator.lab.guest import CRASH_SECONDS, SSH_SECONDS, Guest
 from orchestrator.lab.process import LabError, run
 
 COREDIR: Final = "/var/crash"
 PANIC: Final = "Kernel panic - not syncing: sysrq triggered crash"
+ORDERED: Final = re.escape(PANIC)
+ANY_PANIC: Final = "Kernel panic - not syncing"
+FLATTENED: Final = b"makedumpfile"  # how a dump begins that was written to a pipe
 MAKEDUMPFILE_SECONDS: Final = 120  # a good dump takes seconds; on a truncated one -R never ends
+INSIDE_SECONDS: Final = 600  # the same by an emulated processor
 SAVED: Final = r"saved vmcore"
 LOST: Final = r"Out of memory|Kernel panic - not syncing|failed to save|makedumpfile failed|emergency mode"
-_COMMAND_LINE = re.compile(r"(?:^|\])\s*Command line: (.*)$")
+# x86_64 says it early, and every architecture once more
+_COMMAND_LINE = re.compile(r"(?:^|\])\s*(?:Command line|Kernel command line): (.*)$")
 _CPUS = re.compile(r"Brought up \d+ nodes?, (\d+) CPUs?")
+
+# (dump, where its kernel log may be written, panic wanted) → (line found, problems)
+ReadLog = Callable[[Path, Path, str], tuple[str, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -81,26 +91,35 @@ def capture_problems(console_lines: Sequence[str]) -> list[str]:
     return [] if start is None else [t for t in console_lines[start + 1 :] if re.search(LOST, t)]
 
 
-def judge_vmcore(guest: Guest, workdir: Path, *, coredir: str = COREDIR) -> DumpVerdict:
+def judge_vmcore(guest: Guest, workdir: Path, *, coredir: str = COREDIR, panic: str = ORDERED) -> DumpVerdict:
     """Copy the newest dump of a running guest to ``workdir`` on the controller and read it there.
 
+    ``panic`` is a regular expression that the panic line of the dump's kernel log has to match somewhere.
     Never raises for a bad or missing dump: that is in ``problems``. Raises :class:`LabError` when the guest cannot be
-    reached.
+    reached. makedumpfile rebuilds dumps of every architecture, but finds the kernel log only in those of its own: the log
+    of another's is read by the guest's makedumpfile.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     workdir.chmod(0o700)  # a vmcore is a machine's memory
+    names = "-name 'dump*' -o -name vmcore"  # kdump-tools', and kdumpctl's
     listed = guest.read(
-        f"find {shlex.quote(coredir)} -mindepth 2 -maxdepth 2 -type f -name 'dump*' -printf '%T@ %s %p\\n' | sort -n"
+        f"find {shlex.quote(coredir)} -mindepth 2 -maxdepth 2 -type f \\( {names} \\) -printf '%T@ %s %p\\n' | sort -n"
     ).splitlines()
     if not listed:
         return DumpVerdict("", 0, "", False, (f"no dump below {coredir}",))
     _, size_text, path = listed[-1].split(" ", 2)
     if int(size_text) == 0:
         return DumpVerdict(path, 0, "", False, (f"{path} is empty",))
-    return judge_file(path, guest.copy_from(path, workdir / "vmcore.flattened"), workdir)
+    read_log = None
+    if guest.machine.arch != NATIVE:
+
+        def read_log(core: Path, log: Path, panic: str) -> tuple[str, list[str]]:
+            return _panic_inside(guest, path, log, panic)
+
+    return judge_file(path, guest.copy_from(path, workdir / "vmcore.copy"), workdir, panic=panic, read_log=read_log)
 
 
-def judge_received(dumps: Path, workdir: Path) -> DumpVerdict:
+def judge_received(dumps: Path, workdir: Path, *, panic: str = ORDERED) -> DumpVerdict:
     """Read the newest dump that a server has received in ``dumps``, a directory of the controller.
 
     Never raises for a bad or missing dump: that is in ``problems``.
@@ -110,25 +129,35 @@ def judge_received(dumps: Path, workdir: Path) -> DumpVerdict:
     found = sorted(dumps.glob("*/dump*"), key=lambda file: file.stat().st_mtime)
     if not found:
         return DumpVerdict("", 0, "", False, (f"no dump below {dumps}",))
-    return judge_file(str(found[-1]), found[-1], workdir)
+    return judge_file(str(found[-1]), found[-1], workdir, panic=panic)
 
 
-def judge_file(path: str, flattened: Path, workdir: Path) -> DumpVerdict:
-    """Read one flattened dump on the controller; ``path`` is where it was found."""
-    size, problems = flattened.stat().st_size, []
+def judge_file(
+    path: str, copy: Path, workdir: Path, *, panic: str = ORDERED, read_log: ReadLog | None = None
+) -> DumpVerdict:
+    """Read one dump on the controller; ``path`` is where it was found. A flattened one is rebuilt first.
+
+    ``read_log`` says what its kernel log holds, instead of :func:`panic_of`.
+    """
+    size, problems = copy.stat().st_size, []
     if size == 0:
         return DumpVerdict(path, 0, "", False, (f"{path} is empty",))
     if "-incomplete" in path:
-        problems.append(f"{path}: kdump-tools did not finish it")
+        problems.append(f"{path}: the collector did not finish it")
     core = workdir / "vmcore"
-    problems += _rebuild(flattened, core)
-    panic = ""
+    with copy.open("rb") as file:
+        flattened = file.read(len(FLATTENED)) == FLATTENED
+    if flattened:
+        problems += _rebuild(copy, core)
+    else:
+        copy.rename(core)
+    line = ""
     if not problems:
-        panic, unread = panic_of(core, workdir / "dmesg.txt")
+        line, unread = (read_log or panic_of)(core, workdir / "dmesg.txt", panic)
         problems += unread
-    if not problems and panic != PANIC:
-        problems.append(f"the dump's kernel log shows {panic or 'no panic'!r}, not the ordered crash")
-    return DumpVerdict(path, size, panic, not problems, tuple(problems), None if problems else core)
+    if not problems and not re.search(panic, line):
+        problems.append(f"the dump's kernel log shows {line or 'no panic'!r}, not the ordered crash")
+    return DumpVerdict(path, size, line, not problems, tuple(problems), None if problems else core)
 
 
 def _rebuild(flattened: Path, core: Path) -> list[str]:
@@ -145,8 +174,8 @@ def _rebuild(flattened: Path, core: Path) -> list[str]:
     return []
 
 
-def panic_of(core: Path, log: Path) -> tuple[str, list[str]]:
-    """(panic line in the kernel log of ``core`` or "", problems)."""
+def panic_of(core: Path, log: Path, panic: str = ORDERED) -> tuple[str, list[str]]:
+    """(the line of the kernel log of ``core`` that matches, else its last panic line, else ""; problems)."""
     log.unlink(missing_ok=True)
     try:
         done = run(["makedumpfile", "--dump-dmesg", core, log], stage="makedumpfile --dump-dmesg",
@@ -154,13 +183,40 @@ def panic_of(core: Path, log: Path) -> tuple[str, list[str]]:
     except LabError as error:
         return "", [str(error)]
     if done.returncode or not log.exists():
-        return "", [f"--dump-dmesg failed ({done.returncode}): {(done.stdout + done.stderr).strip()[-300:]}"]
-    found = re.findall(r"Kernel panic - not syncing.*", log.read_text(errors="replace"))
-    return (found[-1].strip() if found else ""), []
+        return "", [_unread(done)]
+    return _panic_in(log, panic), []
+
+
+def _panic_inside(guest: Guest, path: str, log: Path, panic: str) -> tuple[str, list[str]]:
+    """What :func:`panic_of` says of the guest's dump ``path``, by the guest's makedumpfile."""
+    log.unlink(missing_ok=True)
+    work = guest.read("mktemp -d /var/tmp/dump.XXXXXX")
+    read = f"makedumpfile -R core < {shlex.quote(path)} && makedumpfile --dump-dmesg core log"
+    bounded = f"cd {work} && timeout {INSIDE_SECONDS} sh -c {shlex.quote(read)}"
+    try:
+        done = guest.ssh(bounded, INSIDE_SECONDS + SSH_SECONDS, check=False)
+        if done.returncode:
+            return "", [f"in the guest: {_unread(done)}"]
+        guest.copy_from(f"{work}/log", log)
+    finally:
+        guest.ssh(["rm", "-r", work])
+    return _panic_in(log, panic), []
+
+
+def _unread(done: subprocess.CompletedProcess[str]) -> str:
+    return f"--dump-dmesg failed ({done.returncode}): {(done.stdout + done.stderr).strip()[-300:]}"
+
+
+def _panic_in(log: Path, panic: str) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    fits = [text for text in lines if re.search(panic, text)]
+    panics = [text[text.index(ANY_PANIC) :] for text in lines if ANY_PANIC in text]
+    found = [text[text.index(ANY_PANIC) :] if ANY_PANIC in text else text for text in fits] or panics
+    return found[-1].strip() if found else ""
 
 
 def _panic_position(lines: Sequence[str]) -> int | None:
-    return next((i for i, text in enumerate(lines) if "Kernel panic - not syncing" in text), None)
+    return next((i for i, text in enumerate(lines) if ANY_PANIC in text), None)
 
 
 def _after_panic(lines: Sequence[str], pattern: re.Pattern[str]) -> str:

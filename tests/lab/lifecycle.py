@@ -185,7 +185,7 @@ def _live(spec: ImageSpec, home: Path, record: Record, policy: Path | None, mach
           judge: Callable[[Guest, Path], DumpVerdict]) -> None:  # fmt: skip
     with record.stage("image"):
         image = build_image(spec)
-    machine = machine or Machine(memory_mb=spec.memory_mb, cpus=spec.cpus)
+    machine = machine or Machine.of(spec)
     chosen = ("-p", str(policy)) if policy else ()
     name, path = spec.title.replace(".", "-"), home / "plan.json"
     with Guest(image, home / "guest", name=name, machine=machine) as guest:

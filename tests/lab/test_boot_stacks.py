@@ -55,7 +55,7 @@ def every_entry_is_set(guest: Guest) -> None:
 def test_systemd_boot_starts_an_entry_once(tmp_path: Path) -> None:
     """What a trial boot by systemd-boot rests on: the one shot is one, and kernel-install makes entries anew."""
     spec = ImageSpec(suite="trixie", boot="systemd-boot")
-    machine = Machine(memory_mb=spec.memory_mb, cpus=spec.cpus)
+    machine = Machine.of(spec)
     with Guest(build_image(spec), tmp_path / "guest", name="systemd-boot", machine=machine) as guest:
         guest.wait_ssh()
         entries = "/boot/efi/loader/entries"
