@@ -25,7 +25,7 @@ _HEAD = """\
 <!-- generated from tests/results and policies/knowledge by `make docs`; do not edit -->
 
 **crash-proven**: a real guest was set up by `kdo`, rebooted, crashed, its vmcore was read on the controller, and a rollback left
-the tree as it was. **own parser**: the generated files were accepted by the family's own parser, and the host side was
+the tree as it was (**laid out**: with the family's files, loader entries and package database on a Debian base). **own parser**: the generated files were accepted by the family's own parser, and the host side was
 tested on a simulated host with a kill at every durable call. **documentation**: built from the family's documentation and tested
 on a simulated host only. **refused**: the family cannot do it, and a policy that asks for it is told so.
 """
@@ -58,7 +58,7 @@ def _refused(known: Knowledge, family: str) -> set[str]:
 
 
 def _cells(known: Knowledge, results: list[dict[str, Any]]) -> Iterator[list[str]]:
-    crashed = {(r["family"], _stack_of(r), _target_of(r)) for r in results if r.get("outcome") == "passed"}
+    crashed = {(r["family"], _stack_of(r), _target_of(r)): r for r in results if r.get("outcome") == "passed"}
     parsed = {r["family"] for r in results if "parser" in r and r["files"] == r["accepted"]}
     for family, data in sorted(known.families.items()):
         refused = _refused(known, family)
@@ -68,7 +68,8 @@ def _cells(known: Knowledge, results: list[dict[str, Any]]) -> Iterator[list[str
                 if target in refused:
                     row.append("refused")
                 elif (family, stack, target) in crashed:
-                    row.append("**crash-proven**")
+                    laid_out = crashed[family, stack, target]["system"].startswith("files of ")
+                    row.append("**crash-proven**, laid out" if laid_out else "**crash-proven**")
                 else:
                     row.append("own parser" if family in parsed else "documentation")
             yield row

@@ -182,6 +182,13 @@ def _coverage() -> str | None:
     return page(knowledge(), results) if results.is_dir() else None  # an installed package has no results
 
 
+def _proof() -> str | None:
+    from orchestrator.proof.page import page  # noqa: PLC0415
+
+    results = Path(__file__).resolve().parent.parent / "tests" / "results"
+    return page(results) if results.is_dir() else None
+
+
 def generate() -> dict[str, str]:
     """Path below the top level → text."""
     out = {f"schemas/{name}.schema.json": _schema(name, kind) for name, kind in _DOCUMENTS.items()}
@@ -192,6 +199,9 @@ def generate() -> dict[str, str]:
     coverage = _coverage()
     if coverage is not None:
         out["docs/coverage.md"] = coverage
+    proof = _proof()
+    if proof is not None:
+        out["docs/proof.md"] = proof
     return out
 
 

@@ -14,6 +14,7 @@ _VERBS = {
     "plan": "Dry run: what would change on each host, and why.",
     "apply": "Do exactly what a plan says, as one transaction per host.",
     "validate": "Check, with evidence, that kdump is armed as decided.",
+    "rehearse": "Crash a disposable guest that is set up like a host, and judge its dump.",
     "rollback": "Put back what the last transaction on a host changed.",
     "target": "Prepare dump servers: show the keys of hosts, bring them to a server.",
     "policy": "Work on policies: lint, test, what-if, matrix, waivers.",

@@ -80,8 +80,8 @@ class Proof(Document, frozen=True, kw_only=True):
 
     @property
     def as_predicted(self) -> bool:
-        """Whether knowledge had said so."""
-        return self.outcome == self.predicted
+        """Whether knowledge had said so, or had nothing to say."""
+        return self.predicted in ("", self.outcome)
 
 
 class Standing(Document, frozen=True, kw_only=True):

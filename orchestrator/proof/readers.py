@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A second, independent reader of a vmcore: drgn, which needs no debugging data for this and reads every architecture.
+
+It runs as a process of its own, because a broken dump may never end or take a reader down.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+SECONDS: Final = 180
+LOG_LIMIT: Final = 4 << 20  # bytes of the kernel log that are looked at
+
+
+def available() -> bool:
+    """Whether drgn is installed (the extra ``rehearse``)."""
+    return importlib.util.find_spec("drgn") is not None
+
+
+def by_drgn(core: Path, wanted: str) -> tuple[str, str]:
+    """(release of the kernel that the dump is of, what of its log fits the regular expression ``wanted``), or "" for each."""
+    command = [sys.executable, "-m", __name__, str(core), wanted]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return "", ""
+    release, _, said = done.stdout.decode("ascii", "replace").partition("\n")
+    return release.strip(), said.strip()
+
+
+def _read(core: str, wanted: str) -> tuple[str, str]:
+    import drgn  # noqa: PLC0415  (an extra)
+    from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms  # noqa: PLC0415
+
+    program = drgn.Program()
+    program.set_core_dump(core)
+    found = re.search(rb"OSRELEASE=(\S+)", program["VMCOREINFO"].string_())
+    program.register_symbol_finder("kallsyms", load_vmlinux_kallsyms(program), enable_index=0)
+    address = program.read_u64(program.symbol("log_buf").address)
+    size = program.read_u32(program.symbol("log_buf_len").address)
+    log = program.read(address, min(size, LOG_LIMIT))
+    said = re.search(wanted.encode(), log)
+    return found[1].decode() if found else "", said[0].decode("ascii", "replace") if said else ""
+
+
+if __name__ == "__main__":
+    print(*_read(*sys.argv[1:]), sep="\n")
