@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from orchestrator import bootloaders
-from orchestrator.checks import armed, disabled, targets  # noqa: F401  (they register their checks)
+from orchestrator.checks import armed, disabled, targets, tools  # noqa: F401  (they register their checks)
 from orchestrator.checks.base import Subject, run_all
 from orchestrator.documents.base import digest
 from orchestrator.documents.decision import Decision

@@ -29,8 +29,8 @@ from orchestrator.planning.pipeline import Pipeline
 from orchestrator.policy.waivers import Waivers
 
 # A trial is not the default yet, and is not meant to be: the first two are asked after it was confirmed. Room for the
-# dump has nothing to do with the arguments that are tried.
-_AFTERWARDS = ("next-boot", "off-next-boot", "target")
+# dump, and what the tools can read, have nothing to do with the arguments that are tried.
+_AFTERWARDS = ("next-boot", "off-next-boot", "target", "collector")
 
 
 @dataclass
