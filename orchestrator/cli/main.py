@@ -15,6 +15,7 @@ _VERBS = {
     "apply": "Do exactly what a plan says, as one transaction per host.",
     "validate": "Check, with evidence, that kdump is armed as decided.",
     "rehearse": "Crash a disposable guest that is set up like a host, and judge its dump.",
+    "crash-test": "Crash one real host on purpose, with consent, and keep the verdict.",
     "rollback": "Put back what the last transaction on a host changed.",
     "target": "Prepare dump servers: show the keys of hosts, bring them to a server.",
     "policy": "Work on policies: lint, test, what-if, matrix, waivers.",
@@ -32,7 +33,8 @@ _VERBS = {
 def cli() -> None:
     """Make kernel crash dumps work on every Linux host of a fleet, and prove it.
 
-    Without -i a verb is about this machine. Nothing is ever written to a host except by `apply` and `rollback`.
+    Without -i a verb is about this machine. Nothing is ever written to a host except by `apply` and `rollback`;
+    only `crash-test` crashes one, after you have typed its name.
     Exit codes: 0 fine, 1 our fault, 2 changes pending or a violation, 3 some hosts failed, 4 some unreachable,
     5 invalid policy, inventory, facts or plan, 6 stale plan, 130 interrupted.
     """

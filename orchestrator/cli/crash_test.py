@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kdo crash-test``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.common import (
+    Hosts,
+    PolicyChoice,
+    exit_code,
+    format_option,
+    gather,
+    host_options,
+    policy_options,
+    report_problems,
+    write_json,
+)
+from orchestrator.errors import Exit, InvalidInput
+
+if TYPE_CHECKING:
+    from orchestrator.documents.proof import Proof
+    from orchestrator.proof.crash_test import CrashTest
+
+
+@click.command()
+@click.argument("host")
+@host_options(facts=False)
+@policy_options(waivers=True)
+@click.option("--cpu", type=click.IntRange(0), metavar="N", help="The CPU that panics. Default: whichever it is.")
+@click.option("--timeout", type=click.IntRange(60), default=1800, show_default=True, metavar="SECONDS",
+              help="How long the host may take to dump and to come back.")  # fmt: skip
+@click.option("--consent", metavar="HOST", default="", help="The host's name once more: consent without a question.")
+@click.option("--check", is_flag=True, help="Go through every precondition; nothing is crashed or written.")
+@click.option("--verdict", "late", is_flag=True, help="Fetch the verdict of a crash whose wait was cut short.")
+@format_option("table", "json")
+def command(
+    host: str, hosts: Hosts, chosen: PolicyChoice, cpu: int | None, timeout: int, consent: str, check: bool, late: bool,
+    output: str,
+) -> int:  # fmt: skip
+    """Crash ONE real host on purpose, wait for its return, and keep the verdict. The vmcore stays on the host.
+
+    Before anything: the host has nothing to change, validates, is inside its maintenance window, and nobody else works on it.
+    """
+    from orchestrator.documents.base import FORMAT_VERSION
+    from orchestrator.proof.crash_test import CrashTest, only_one
+    from orchestrator.proof.store import keep
+    from orchestrator.reports.proofs import show
+    from orchestrator.reports.text import line
+
+    if not hosts.inventory:
+        why = "the machine on which kdo runs cannot judge its own crash"
+        raise InvalidInput("a crash test needs an inventory", why=why, fix="run it elsewhere, with -i INVENTORY")
+    if consent and consent != host:
+        raise InvalidInput("the consent is for another host", where="--consent", why=f"{consent!r} is not {host!r}")
+    pipeline = chosen.pipeline()
+    waivers = chosen.waiver_set(pipeline)
+    hosts = hosts.narrowed(host)
+    found = gather(hosts, pipeline.targets())
+    facts = [f for f in found.facts if f.host == host]
+    if len(found.facts) + len(found.problems) != 1 or (found.facts and not facts):
+        raise InvalidInput(f"{host!r} is not one host of the inventory", fix="name one host, not a group or a pattern")
+    if not facts:
+        report_problems(found.problems)
+        return exit_code(found.problems)
+    test = CrashTest(pipeline, hosts.whom(), facts[0], waivers, cpu)
+    with only_one():
+        if late:
+            proof = test.late(timeout)
+        else:
+            expected = test.expected()
+            boot = test.check()
+            if check:
+                line(
+                    f"{host}: ready for a crash test: relies on {expected.strategy}, kernel {expected.kernel}", "green"
+                )
+                return Exit.OK
+            _ask(host, consent)
+            proof = _crash(test, boot, expected, timeout)
+        path = keep(proof)
+    if output == "json":
+        write_json({"format_version": FORMAT_VERSION, "proof": proof, "kept": str(path)})
+    else:
+        show(proof)
+        line(f"kept: {path}", "dim")
+    return {"dumped": Exit.OK, "lost": Exit.PENDING}.get(proof.outcome, Exit.FAILED)
+
+
+def _ask(host: str, consent: str) -> None:
+    if consent == host:
+        return
+    click.echo(
+        f"{host} will be CRASHED: it stops at once, dumps, and boots again. Nothing is shut down first.", err=True
+    )
+    if click.prompt("Type the host's name to go on", err=True, default="", show_default=False) != host:
+        raise click.Abort
+
+
+def _crash(test: CrashTest, boot: str, expected: Proof, timeout: int) -> Proof:
+    click.echo(f"{test.host}: crashing; waiting at most {timeout} s for its return", err=True)
+    try:
+        return test.crash(boot, expected, timeout)
+    except KeyboardInterrupt:
+        click.echo(f"{test.host} is crashing, or dumping. Later: kdo crash-test {test.host} --verdict", err=True)
+        raise
