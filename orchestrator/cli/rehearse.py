@@ -59,7 +59,7 @@ class Megabytes(click.ParamType[int]):
 @click.option("-s", "--strategy", "strategies", multiple=True, metavar="LAYER",
               help="Rely on this layer instead of the policy's; `all` tries each that is allowed. Can be repeated.")  # fmt: skip
 @click.option("--experiment", "experiments", multiple=True, metavar="LAYER=on|off",
-              help="Set a layer against the decision. Can be repeated.")  # fmt: skip
+              help="Set a layer against the decision; `none` sets nothing. Can be repeated.")  # fmt: skip
 @click.option("--crash", "crashes", multiple=True, metavar="KIND", default=("sysrq",), show_default=True,
               help="How to crash (docs/rehearse.md lists the kinds). Can be repeated.")  # fmt: skip
 @click.option("--cpu", type=click.IntRange(0), metavar="N", help="For --crash sysrq-cpu: the CPU that panics.")

@@ -21,6 +21,7 @@ PACKAGES: Final[tuple[str, ...]] = (
     "fdisk",  # sfdisk
     "makedumpfile",  # judges a dump on the controller
     "mmdebstrap",
+    "mtools",  # the seed of a guest from somebody's own image
     "openssh-client",
     "qemu-utils",
 )

@@ -53,8 +53,10 @@ class Experiment:
         return f"{self.layer}={'on' if self.on else 'off'}"
 
 
-def parse(text: str) -> Experiment:
-    """An experiment as it is written. Raises :class:`InvalidInput` for one that cannot be made."""
+def parse(text: str) -> Experiment | None:
+    """An experiment as it is written; ``none`` is nothing. Raises :class:`InvalidInput` for one that cannot be made."""
+    if text == "none":
+        return None
     layer, _, state = text.partition("=")
     possible = [f"{NOTIFIERS}=on", f"{NOTIFIERS}=off", f"{RESET}=off"]
     if text not in possible:
