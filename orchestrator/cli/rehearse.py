@@ -63,6 +63,7 @@ class Megabytes(click.ParamType[int]):
 @click.option("--crash", "crashes", multiple=True, metavar="KIND", default=("sysrq",), show_default=True,
               help="How to crash (docs/rehearse.md lists the kinds). Can be repeated.")  # fmt: skip
 @click.option("--cpu", type=click.IntRange(0), metavar="N", help="For --crash sysrq-cpu: the CPU that panics.")
+@click.option("--anyway", is_flag=True, help="Crash the guest even if it does not validate: it should be lost then.")
 @click.option("--minimise", is_flag=True, help="Find the smallest reservation that still dumps.")
 @click.option("--artifacts", type=click.Path(file_okay=False), metavar="DIR",
               help="Keep console log, plans and proofs there. Default: below the state directory.")  # fmt: skip
@@ -70,7 +71,7 @@ class Megabytes(click.ParamType[int]):
 def command(
     host: str | None, hosts: Hosts, chosen: PolicyChoice, arch: str, distro: str, boot: str, image: str | None,
     memory: int | None, cpus: int | None, strategies: tuple[str, ...], experiments: tuple[str, ...], crashes: tuple[str, ...],
-    cpu: int | None, minimise: bool, artifacts: str | None, output: str,
+    cpu: int | None, anyway: bool, minimise: bool, artifacts: str | None, output: str,
 ) -> int:  # fmt: skip
     """Crash a disposable guest that is set up as HOST would be, and judge its dump. No host is touched.
 
@@ -89,7 +90,9 @@ def command(
     scene = _scene(host, hosts, pipeline, arch, distro, boot, memory, cpus)
     if image:
         scene = replace(scene, image=Path(image))
+    scene.require()
     attempts = _attempts(pipeline, scene, strategies, experiments, crashes, cpu)
+    attempts = [replace(a, anyway=anyway) for a in attempts]
     home = Path(artifacts) if artifacts else _home()
     for text in scene.unlike:
         click.echo(clean(f"note: {text}"), err=True)

@@ -70,6 +70,8 @@ class Arch:
     grub_terminal: str = "GRUB_TERMINAL=console\n"
     placeholders: Mapping[str, str] = field(default_factory=dict)  # path → text, while packages are installed
 
+    why_not: str = ""  # why Debian's packages make no guest of it that can kdump; "" = they do
+
     @property
     def tty(self) -> str:
         """The console's device name."""
@@ -162,6 +164,7 @@ ARCHES: Final[Mapping[str, Arch]] = {
         kernel="linux-image-s390x",
         memory_mb={"bullseye": 1024, "bookworm": 1024, "trixie": 1024, "forky": 1024},
         usual=("bookworm", "zipl"),
+        why_not="Debian's kernels for s390x have no CONFIG_CRASH_DUMP (12) or no CONFIG_KEXEC (13 and later)",
         loaders={"zipl": Loader(("s390-tools",), ("zipl -V",)), "direct": DIRECT},
         serial=("-device", "sclpconsole,chardev=s0"),
         disk="virtio-blk-ccw,bootindex=1",
@@ -178,6 +181,7 @@ ARCHES: Final[Mapping[str, Arch]] = {
         console="ttyS0,115200",
         kernel="linux-image-riscv64",
         memory_mb={"bullseye": 1536, "bookworm": 1536, "trixie": 1536, "forky": 1536},
+        why_not="Debian has no kdump-tools for riscv64",
         usual=("forky", "grub-efi"),
         loaders={
             "grub-efi": Loader(

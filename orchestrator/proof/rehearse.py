@@ -57,6 +57,7 @@ class Attempt:
     experiment: Experiment | None = None
     cpu: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    anyway: bool = False  # crash a guest that does not validate: its checks are what is put to the test
 
 
 class Unfinished(KdoError):
@@ -195,7 +196,7 @@ class Rehearsal:
             self._judged = pipeline.judge(seen[0])
             self._verdict = judge_host(pipeline, seen[0], None)
             bad = [f"{c.id}: {c.evidence}" for c in self._verdict.checks if c.verdict in ("fail", "unknown")]
-            if self._verdict.status != "pass":
+            if self._verdict.status != "pass" and not wanted.anyway:
                 why = "; ".join(bad) or self._verdict.status
                 raise Unfinished("the guest does not validate", why=why, fix="kdo validate")
         instruments.install(self.guest)
@@ -208,6 +209,11 @@ class Rehearsal:
             raise Unfinished("nothing is known of the guest", why="it was never set up")
         layers = {name: judged.decision.layer(name).state for name in LAYERS}
         prediction = predicted(wanted.experiment, judged.decision, self.pipeline.decider.knowledge)
+        against = [str(wanted.experiment)] if wanted.experiment is not None else []
+        if verdict.status != "pass":  # what its checks say is put to the test, too
+            failing = [c.id for c in verdict.checks if c.verdict in ("fail", "unknown")]
+            against.append(f"it does not validate ({', '.join(failing)})")
+            prediction = "lost"
         if wanted.experiment is not None:
             layers[wanted.experiment.layer] = "on" if wanted.experiment.on else "off"
         self._note(
@@ -215,6 +221,7 @@ class Rehearsal:
             strategy=judged.decision.strategy, knowledge=judged.decision.knowledge[0],
             policy_hash=self._current.policy.hash, reservation=judged.facts.kexec.crash_size,
             predicted="lost" if wanted.kind.predicted == "lost" else prediction,
+            experiment="; ".join(against),
         )  # fmt: skip
 
     def _crash(self, wanted: Attempt) -> None:

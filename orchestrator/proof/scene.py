@@ -29,6 +29,13 @@ class Scene:
     unlike: tuple[str, ...] = ()
     image: Path | None = None  # somebody's own disk with cloud-init, instead of one of ``spec``
 
+    def require(self) -> None:
+        """Raise :class:`InvalidInput` where Debian's packages make no guest that could dump."""
+        why = self.spec.architecture.why_not
+        if why and self.image is None:
+            fix = "give an image of another distribution with --image"
+            raise InvalidInput(f"no {self.spec.arch} guest of the lab can kdump", why=why, fix=fix)
+
 
 def scene(
     arch: str, distro: str = "", *, memory_mb: int | None = None, cpus: int | None = None, boot: str = "",

@@ -8,6 +8,8 @@ import pytest
     ("arguments", "said"),
     [
         (["--arch", "vax"], "no guest can be made for the architecture 'vax'"),
+        (["--arch", "s390x"], "Debian's kernels for s390x have no CONFIG_CRASH_DUMP"),
+        (["--arch", "riscv64"], "no kdump-tools for riscv64"),
         (["--arch", "x86_64", "--distro", "rhel9"], "no guest can be made of 'rhel9'"),
         (["--arch", "aarch64", "--boot", "grub"], "no aarch64 guest boots by 'grub' here"),
         (["--arch", "x86_64", "--crash", "sysreq"], "did you mean 'sysrq'?"),
