@@ -45,8 +45,8 @@ class Arch:
 
     ``debian`` is Debian's name of it; ``qemu`` the emulator, ``packages`` what has it and its firmware; ``board`` and
     ``cpu`` the machine; ``console`` the value of ``console=``; ``kernel`` the package; ``arguments`` make an emulated
-    boot quicker; ``memory_mb`` is enough for kdump-tools' own ``crashkernel=``; ``usual`` are the suite and boot loader, and
-    ``kernels`` (see ImageSpec) the kernels, by which a guest of it is tried when nobody says otherwise.
+    boot quicker; ``memory_mb`` is enough for kdump-tools' own ``crashkernel=``; ``usual`` are the suite and boot loader
+    by which a guest of it is tried when nobody says otherwise.
     """
 
     debian: str
@@ -59,7 +59,6 @@ class Arch:
     memory_mb: Mapping[Suite, int]
     usual: tuple[Suite, Boot]
     loaders: Mapping[Boot, Loader]
-    kernels: tuple[str, ...] = ("",)
     arguments: str = "mitigations=off audit=0 apparmor=0 random.trust_cpu=on"
     security: bool = False  # whether the security archive has all that it lists: old releases lose architectures
     serial: tuple[str, ...] = SERIAL
@@ -69,7 +68,7 @@ class Arch:
     boot_program: tuple[str, ...] = ()  # QEMU arguments of what starts the disk's boot loader, where QEMU has none
     grub_terminal: str = "GRUB_TERMINAL=console\n"
     placeholders: Mapping[str, str] = field(default_factory=dict)  # path → text, while packages are installed
-
+    files: Mapping[str, str] = field(default_factory=dict)  # path → text: mends what the distribution's packages lack
     why_not: str = ""  # why Debian's packages make no guest of it that can kdump; "" = they do
 
     @property
@@ -79,6 +78,35 @@ class Arch:
 
 
 DIRECT: Final = Loader()
+
+# kexec takes the kernel's address from _text, which /proc/kallsyms lacks without KALLSYMS_ALL: a copy that has it is laid over.
+# On arm64 _text is 64 KiB before _stext. See docs/arm64.md, which is for users.
+KALLSYMS_WITH_TEXT: Final = {
+    "/usr/local/sbin/kallsyms-with-text": """\
+#!/bin/sh -e
+! grep -q ' _text$' /proc/kallsyms || exit 0
+stext=$(sed -n 's/^\\([0-9a-f]*\\) . _stext$/\\1/p' /proc/kallsyms)
+umask 077
+{
+  printf '%s%08x T _text\\n' "${stext%????????}" $((0x${stext#????????} - 0x10000))
+  cat /proc/kallsyms
+} > /run/kallsyms
+mount --bind /run/kallsyms /proc/kallsyms
+""",
+    "/etc/systemd/system/kallsyms-with-text.service": """\
+[Unit]
+Description=Let kexec find _text
+Before=kdump-tools.service
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /usr/local/sbin/kallsyms-with-text
+""",
+    "/etc/systemd/system/kdump-tools.service.d/kallsyms.conf": """\
+[Unit]
+Wants=kallsyms-with-text.service
+After=kallsyms-with-text.service
+""",
+}
 
 ARCHES: Final[Mapping[str, Arch]] = {
     "x86_64": Arch(
@@ -121,10 +149,10 @@ ARCHES: Final[Mapping[str, Arch]] = {
         kernel="linux-image-cloud-arm64",
         memory_mb={"bullseye": 2048, "bookworm": 2048, "trixie": 2048, "forky": 2048},
         security=True,
-        # bookworm's kexec-tools cannot describe the memory of its kernel, trixie's makedumpfile cannot read that of its
-        # kernel (52 bits of virtual addresses, pages of 4 KiB): either says "saved vmcore" and has saved none.
-        usual=("trixie", "grub-efi"),
-        kernels=("bookworm",),
+        # trixie's makedumpfile cannot read the memory of its kernel (52 bits of virtual addresses, pages of 4 KiB), bookworm's
+        # kexec-tools cannot describe that of its: either says "saved vmcore" and has saved none. The latter can be mended.
+        usual=("bookworm", "grub-efi"),
+        files=KALLSYMS_WITH_TEXT,
         loaders={
             "grub-efi": Loader(
                 ("efibootmgr", "grub-efi-arm64-bin", "grub2-common"),

@@ -111,6 +111,8 @@ def configure(root: Path, spec: ImageSpec, authorized_key: str) -> None:
         extra.unlink()
     for path in spec.architecture.placeholders:
         (root / path.lstrip("/")).unlink(missing_ok=True)
+    for path, text in spec.architecture.files.items():
+        _write(root, path.lstrip("/"), text)
     if spec.fast:
         for unit in (*SLOW_UNITS, f"serial-getty@{spec.architecture.tty}.service"):
             _link(root, f"etc/systemd/system/{unit}", "/dev/null")

@@ -80,7 +80,7 @@ class ImageSpec:
         if arch not in ARCHES:
             return cls(arch=arch)  # says which there are
         suite, boot = ARCHES[arch].usual
-        return cls(suite=suite, boot=boot, kernels=ARCHES[arch].kernels, arch=arch)
+        return cls(suite=suite, boot=boot, arch=arch)
 
     @property
     def architecture(self) -> Arch:

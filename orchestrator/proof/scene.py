@@ -57,9 +57,8 @@ def scene(
         known = ", ".join(ARCHES[arch].loaders)
         raise InvalidInput(f"no {arch} guest boots by {boot!r} here", fix=f"one of: {known}")
     usual = ImageSpec.usual(arch)
-    spec = replace(usual, installed=True, boot=cast(Boot, boot) if boot else usual.boot)
-    if distro and SUITES[distro] != usual.suite:
-        spec = replace(spec, suite=SUITES[distro], kernels=("",))
+    spec = replace(usual, installed=True, boot=cast(Boot, boot) if boot else usual.boot,
+                   suite=SUITES[distro] if distro else usual.suite)  # fmt: skip
     return Scene(spec, memory_mb or spec.memory_mb, cpus or min(CPUS, spec.cpus), unlike)
 
 
