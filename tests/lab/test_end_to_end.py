@@ -121,6 +121,7 @@ def test_debian_12_from_unconfigured_to_vmcore_twice_and_back(artifacts: Path) -
         print(json.dumps(kdo.seconds))
 
 
+@pytest.mark.lab_full
 def test_debian_13_with_notifiers(artifacts: Path) -> None:
     spec = ImageSpec(suite="trixie")
     policy = artifacts / "notifiers.yaml"

@@ -155,6 +155,7 @@ def test_a_good_trial_becomes_the_default(artifacts: Path) -> None:
         print(json.dumps(kdo.seconds))
 
 
+@pytest.mark.lab_full
 def test_a_trial_that_validates_badly_is_rolled_back_at_once(artifacts: Path) -> None:
     policy = artifacts / "small.yaml"
     policy.write_text(TOO_SMALL)
@@ -206,6 +207,7 @@ def test_a_trial_that_never_comes_up_ends_in_the_old_arguments(artifacts: Path) 
         print(json.dumps([*kdo.seconds, ("reboot", round(took, 1))]))
 
 
+@pytest.mark.lab_full
 def test_a_controller_that_dies_and_a_grub_that_cannot_forget(artifacts: Path) -> None:
     """After the trial's transaction nobody comes back: the next boot is the old one, and the next plan says what is left.
 
