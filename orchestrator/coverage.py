@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.knowledge.load import Knowledge
+from orchestrator.reports.markdown import table
 
 TARGETS = ("path", "filesystem", "raw", "nfs", "ssh")
 _HEAD = """\
@@ -75,11 +76,6 @@ def _cells(known: Knowledge, results: list[dict[str, Any]]) -> Iterator[list[str
             yield row
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-
-
 def _cycles(results: list[dict[str, Any]]) -> list[str]:
     rows = []
     for r in results:
@@ -89,7 +85,7 @@ def _cycles(results: list[dict[str, Any]]) -> list[str]:
             outcome = r["outcome"] if r["outcome"] == "passed" else f"{r['outcome']} at {r['where']}"
             rows.append([r["name"], r["kernel"], r["boot"], r["target"], r["strategy"], trial, outcome, stages])
     head = ["guest", "kernel", "boot", "target", "strategy", "trial boot", "outcome", "seconds"]
-    return ["## Life cycles on real guests", "", *_table(head, rows), ""]
+    return ["## Life cycles on real guests", "", *table(head, rows), ""]
 
 
 def _injections(results: list[dict[str, Any]]) -> list[str]:
@@ -104,11 +100,11 @@ def _injections(results: list[dict[str, Any]]) -> list[str]:
             continue
         lost = sum(1 for row in rows if row["differences"])
         out += [f"{result['injection']}: {len(rows)} failures, {lost} losses.", ""]
-        table = [
+        cells = [
             [str(r["step"]), r["what"], r["mode"], r["undone"], str(r["differences"]), f"{r['seconds']:.0f}"]
             for r in rows
         ]
-        out += [*_table(["step", "what", "failure", "undone", "differences", "seconds"], table), ""]
+        out += [*table(["step", "what", "failure", "undone", "differences", "seconds"], cells), ""]
     return out
 
 
@@ -117,7 +113,7 @@ def _parsers(results: list[dict[str, Any]]) -> list[str]:
     return [
         "## Generated files held against the family's own parser",
         "",
-        *_table(["family", "parser", "files", "accepted"], rows),
+        *table(["family", "parser", "files", "accepted"], rows),
         "",
     ]
 
@@ -125,7 +121,7 @@ def _parsers(results: list[dict[str, Any]]) -> list[str]:
 def page(known: Knowledge, folder: Path) -> str:
     """The whole page, as Markdown."""
     results = read(folder)
-    lines = [_HEAD, *_table(["family", "boot stack", *TARGETS], list(_cells(known, results))), ""]
+    lines = [_HEAD, *table(["family", "boot stack", *TARGETS], list(_cells(known, results))), ""]
     others = [f"{name}: {text}" for name, text in sorted(known.reported_stacks.items())]
     lines += ["Recognised and reported, never changed:", "", *(f"- {text}" for text in others), ""]
     return "\n".join([*lines, *_cycles(results), *_parsers(results), *_injections(results)]).rstrip() + "\n"

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from orchestrator.documents.proof import Proof
 from orchestrator.proof.crashes import kinds
+from orchestrator.reports.markdown import table
 
 RESULTS = "proof/proofs.jsonl"
 _HEAD = """\
@@ -30,11 +31,6 @@ def read(folder: Path) -> list[Proof]:
     if not path.is_file():
         return []
     return [msgspec.json.decode(line, type=Proof) for line in path.read_bytes().splitlines() if line.strip()]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 def _mib(size: int | None) -> str:
@@ -70,7 +66,7 @@ def _crashes(proofs: Sequence[Proof]) -> list[str]:
         ])  # fmt: skip
     head = ["arch", "boot", "kernel", "strategy", "crash", "outcome", "what went wrong", "reserved MiB", "in use MiB",
             "dump MiB", "panic to reset s", "boot to verdict s", "read by"]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _smallest(proofs: Sequence[Proof]) -> list[str]:
@@ -86,7 +82,7 @@ def _smallest(proofs: Sequence[Proof]) -> list[str]:
     if not rows:
         return []
     head = ["arch", "kernel", "smallest that dumped, MiB", "largest that did not"]
-    return ["## Smallest reservation", "", *_table(head, rows), ""]
+    return ["## Smallest reservation", "", *table(head, rows), ""]
 
 
 def _evidence(proofs: Sequence[Proof]) -> list[str]:
