@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator.knowledge.load import Knowledge
 from orchestrator.reports.markdown import table
 
-TARGETS = ("path", "filesystem", "raw", "nfs", "ssh")
+TARGETS = ("path", "filesystem", "raw", "nfs", "ssh", "virtiofs")
 _HEAD = """\
 # How far each combination is proven
 

@@ -40,6 +40,13 @@ def target(s: Subject) -> Answer:
         return _client(s, wish)
     if wish.kind in ("filesystem", "raw"):
         return _device(s, wish)
+    if wish.kind == "virtiofs":
+        fix = "mount -t virtiofs shows whether the hypervisor shares it, and how much room there is"
+        return (
+            "warn",
+            f"{wish.place}: a tag is only seen by mounting it, and its room is the hypervisor's business",
+            fix,
+        )
     return _directory(s, wish.path or s.capture.target)
 
 
@@ -144,8 +151,8 @@ def target_network(s: Subject) -> Answer:
 
 def _remote(s: Subject) -> bool:
     wish = _wish(s)
-    if wish.kind in ("nfs", "ssh"):
-        return True
+    if wish.kind in ("nfs", "ssh", "virtiofs"):
+        return wish.kind != "virtiofs"
     t = _seen(s, wish.place if wish.kind in ("filesystem", "raw") else wish.path or s.capture.target)
     return t is not None and (bool(_NETWORK_FS.match(t.fs_type)) or any(d.network for d in t.chain))
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from orchestrator import hostside
-from orchestrator.documents.decision import DumpTarget, Settings
+from orchestrator.documents.decision import PLACES, DumpTarget, Settings
 from orchestrator.documents.facts import Facts
 
 #: Settings in the order in which they are written; ``None`` = the line is not wanted.
@@ -62,7 +62,7 @@ class Conf:
         key = self.key
         if not key:
             return DumpTarget()
-        kind = key if key in ("raw", "nfs", "ssh") else "filesystem"
+        kind = key if key in PLACES else "filesystem"
         login = self.now.get("sshkey", "") if kind == "ssh" else ""
         return DumpTarget(kind=kind, place=self.now[key], path=self.now.get("path", ""), key=login)
 

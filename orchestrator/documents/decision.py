@@ -9,7 +9,7 @@ from orchestrator.documents.base import Document
 LAYERS = ("crash_kexec_post_notifiers", "custom_handler", "kdump_reset")
 
 #: Kinds of dump target that are no directory of the running system; a policy names one of them as a key.
-PLACES = ("filesystem", "raw", "nfs", "ssh")
+PLACES = ("filesystem", "raw", "nfs", "ssh", "virtiofs")
 
 #: The key that both kdump-tools and kdump-utils log in with where their configuration names none.
 SSH_KEY = "/root/.ssh/kdump_id_rsa"
@@ -84,8 +84,8 @@ class Reservation(Document, frozen=True, kw_only=True):
 class DumpTarget(Document, frozen=True, kw_only=True):
     """Where the vmcore goes. ``kind`` is empty where the host's own configuration stands."""
 
-    kind: str = ""  # path | filesystem | raw | nfs | ssh
-    place: str = ""  # UUID=…, LABEL=…, /dev/…, server:/export or user@server
+    kind: str = ""  # path | filesystem | raw | nfs | ssh | virtiofs
+    place: str = ""  # UUID=…, LABEL=…, /dev/…, server:/export, user@server or a tag
     path: str = ""
     key: str = ""  # private key file on the host (ssh)
     host_key: str = ""  # the server's public host key: type and base64 (ssh)

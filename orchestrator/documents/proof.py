@@ -31,6 +31,7 @@ class Dump(Document, frozen=True, kw_only=True):
     panic: str = ""
     readers: list[str] = []  # programs that have read it, and what they found
     problems: list[str] = []
+    notes: list[str] = []  # readers that are no witness, and why
 
 
 class Proof(Document, frozen=True, kw_only=True):

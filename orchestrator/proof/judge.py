@@ -88,15 +88,18 @@ def read(guest: Guest, workdir: Path, panic: str) -> Dump:
     found = judge_vmcore(guest, workdir, panic=panic)
     names = ["makedumpfile"] if found.panic else []
     problems = list(found.problems)
+    notes = []
     if found.local is not None and readers.available():
-        release, line = readers.by_drgn(found.local, panic)
-        if line:
-            names.append(f"drgn: kernel {release}")
+        try:
+            release, line = readers.by_drgn(found.local, panic)
+        except readers.CannotRead as error:
+            notes.append(str(error))
         else:
-            problems.append(f"drgn finds no such crash in the dump of kernel {release or 'unknown'}")
+            names += [f"drgn: kernel {release}"] if line else []
+            problems += [] if line else [f"drgn finds no such crash in the dump of kernel {release}"]
     return Dump(
         path=found.path, size=found.size, complete=found.complete and not problems, panic=found.panic, readers=names,
-        problems=problems,
+        problems=problems, notes=notes,
     )  # fmt: skip
 
 

@@ -22,15 +22,25 @@ def available() -> bool:
     return importlib.util.find_spec("drgn") is not None
 
 
+class CannotRead(Exception):
+    """drgn is no witness for this dump; the text says why."""
+
+
 def by_drgn(core: Path, wanted: str) -> tuple[str, str]:
-    """(release of the kernel that the dump is of, what of its log fits the regular expression ``wanted``), or "" for each."""
+    """(release of the kernel that the dump is of, what of its log fits the regular expression ``wanted`` or "").
+
+    Raises :class:`CannotRead` where drgn itself cannot read such a dump.
+    """
     command = [sys.executable, "-m", __name__, str(core), wanted]
     try:
         done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return "", ""
-    release, _, said = done.stdout.decode("ascii", "replace").partition("\n")
-    return release.strip(), said.strip()
+        raise CannotRead(f"drgn did not end within {SECONDS} s") from None
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise CannotRead(f"drgn cannot read it: {said[-1][:200] if said else done.returncode}")
+    release, _, found = done.stdout.decode("ascii", "replace").partition("\n")
+    return release.strip(), found.strip()
 
 
 def _read(core: str, wanted: str) -> tuple[str, str]:

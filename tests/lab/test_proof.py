@@ -38,7 +38,9 @@ def dumped(proofs: list[Proof], *, cpus: int = 1) -> None:
     """Each is a good dump that two readers have read, saved by one CPU."""
     for proof in proofs:
         assert proof.outcome == proof.predicted == "dumped", proof
-        assert proof.dump.complete and len(proof.dump.readers) == 2, proof.dump
+        # drgn is no witness for every architecture, and then says so.
+        assert proof.dump.complete and len(proof.dump.readers) + len(proof.dump.notes) == 2, proof.dump
+        assert proof.arch != "x86_64" or not proof.dump.notes, proof.dump
         assert proof.capture.cpus == cpus and "reset_devices" in proof.capture.command_line.split(), proof.capture
         assert proof.state and proof.policy_hash and proof.plan and proof.console
 

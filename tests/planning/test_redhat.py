@@ -155,6 +155,14 @@ def test_the_pipeline_makes_a_plan_for_such_a_host():
         assert (p.status, p.family) == ("changes", "redhat"), (name, p.refusals)
 
 
+def test_a_directory_that_the_hypervisor_shares():
+    own = redhat()
+    changed = read(conf_after(plan(own, policy=asking(target={"virtiofs": "dumps", "path": "/crash"})), own))
+    assert changed["virtiofs"] == "dumps" and changed["path"] == "/crash"
+    again = with_file(own, CONF, "virtiofs dumps\npath /crash\n")
+    assert read(conf_after(plan(again, policy=asking(target={"nfs": "10.0.0.1:/srv"})), again)).get("virtiofs") is None
+
+
 def test_a_missing_package_is_installed_enabled_and_edited():
     facts = redhat("fedora", packages={}, services={})
     facts = msgspec.structs.replace(facts, files={k: v for k, v in facts.files.items() if "kdump" not in k})
