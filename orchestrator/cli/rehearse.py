@@ -61,7 +61,7 @@ class Megabytes(click.ParamType[int]):
 @click.option("--experiment", "experiments", multiple=True, metavar="LAYER=on|off",
               help="Set a layer against the decision; `none` sets nothing. Can be repeated.")  # fmt: skip
 @click.option("--crash", "crashes", multiple=True, metavar="KIND", default=("sysrq",), show_default=True,
-              help="How to crash (docs/rehearse.md lists the kinds). Can be repeated.")  # fmt: skip
+              help="How to crash (docs/proof.md lists the kinds). Can be repeated.")  # fmt: skip
 @click.option("--cpu", type=click.IntRange(0), metavar="N", help="For --crash sysrq-cpu: the CPU that panics.")
 @click.option("--anyway", is_flag=True, help="Crash the guest even if it does not validate: it should be lost then.")
 @click.option("--minimise", is_flag=True, help="Find the smallest reservation that still dumps.")
