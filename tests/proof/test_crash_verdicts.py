@@ -3,11 +3,13 @@
 
 import pytest
 
+from orchestrator.documents.facts import Facts
 from orchestrator.documents.proof import Proof
 from orchestrator.errors import KdoError
 from orchestrator.fleet.runner import Answer, Whom
 from orchestrator.proof import crash_test
 from orchestrator.proof.crash_test import NotBack, NotReady, judged_by_host, only_one, verdict_of
+from orchestrator.proof.store import state_dir
 
 PROOF = Proof(how="crash-test", host="web1", kernel="6.1.0-1", state="s1")
 GOOD = {"path": "/var/crash/1/dump.1", "size": 20 << 20, "complete": True, "panic": "Kernel panic - not syncing: sysrq",
@@ -70,3 +72,25 @@ def test_only_one_at_a_time():
         pass
     with only_one():
         pass
+
+
+@pytest.mark.parametrize(
+    ("ordered", "outcome"),
+    [
+        (Answer("web1", "ok", {"state": "ordered", "error": None}), "dumped"),
+        (Answer("web1", "unreachable", {}, "Connection closed"), "dumped"),
+        (Answer("web1", "failed", {"state": "refused", "error": {"what": "no", "why": "", "fix": ""}}), NotReady),
+    ],
+)
+def test_a_lost_connection_is_no_refusal(monkeypatch, ordered, outcome):
+    """The crash may be on its way: what comes back is waited for, and what it is to prove is kept until then."""
+    answers = {"crash": ordered, "verdict": Answer("web1", "ok", {"state": "crashed", "error": None, "dump": GOOD})}
+    monkeypatch.setattr(crash_test, "ask", lambda _whom, _host, phase, _spec, **_k: answers[phase])
+    test = crash_test.CrashTest(None, Whom(("x,",)), Facts(host="web1"), None)
+    monkeypatch.setattr(crash_test.CrashTest, "folder", "/var/crash")
+    if outcome is NotReady:
+        with pytest.raises(NotReady):
+            test.crash("b" * 36, PROOF, 60)
+    else:
+        assert test.crash("b" * 36, PROOF, 60).outcome == outcome
+    assert not list((state_dir() / "crash-tests").iterdir())
