@@ -96,6 +96,8 @@ mount --bind /run/kallsyms /proc/kallsyms
     "/etc/systemd/system/kallsyms-with-text.service": """\
 [Unit]
 Description=Let kexec find _text
+DefaultDependencies=no
+After=local-fs.target
 Before=kdump-tools.service
 [Service]
 Type=oneshot
