@@ -12,7 +12,7 @@ from typing import Final
 from orchestrator.documents.proof import Dump
 from orchestrator.lab.guest import Guest
 from orchestrator.lab.process import LabError
-from orchestrator.lab.vmcore import capture_command_line, capture_cpus, judge_vmcore
+from orchestrator.lab.vmcore import ANY_PANIC, capture_command_line, capture_cpus, judge_vmcore
 from orchestrator.proof import instruments, readers
 from orchestrator.proof.crashes import Failure, likely_cause
 
@@ -41,14 +41,19 @@ class Seen:
     waited: float  # seconds from the order to that line
 
     @property
+    def _captured(self) -> list[str]:
+        """From the panic on, with one where the console was never reached by it."""
+        return [ANY_PANIC, *self.lines[self.panic :]]
+
+    @property
     def command_line(self) -> str:
         """The capture kernel's own, "" if none was seen."""
-        return capture_command_line(self.lines)
+        return capture_command_line(self._captured)
 
     @property
     def cpus(self) -> int | None:
         """How many CPUs the capture kernel brought up; None if it did not say."""
-        return capture_cpus(self.lines)
+        return capture_cpus(self._captured)
 
     @property
     def capture(self) -> int | None:

@@ -46,6 +46,12 @@ def test_the_likely_cause_is_the_first_row_that_fits(lines, ended, cause):
     assert found.what and found.fix
 
 
+def test_a_capture_kernel_is_seen_although_the_panic_never_reached_the_console():
+    line = "[    0.000000] Kernel command line: root=/dev/vda1 nr_cpus=1 reset_devices"
+    nmi = judge.Seen(("order", CAPTURE, line, "[    0.5] smp: Brought up 1 node, 1 CPU"), 1, "reset", 1.0)
+    assert nmi.cpus == 1 and nmi.command_line.endswith("nr_cpus=1 reset_devices") and nmi.capture == 1
+
+
 def test_what_stood_there_before_the_panic_is_no_cause():
     early = judge.Seen(("Out of memory: Killed process 7", PANIC, CAPTURE), 1, "reset", 1.0)
     assert judge.cause(early, Dump()).id == "unknown"
