@@ -37,7 +37,7 @@ test: $(VENV)/.ready
 # Real guests: detect, plan, apply, reboot, validate, crash, and a vmcore that can be read. Installs what it needs
 # from Debian's packages (as root), takes about half an hour on two cores.
 test-lab: $(VENV)/.ready
-	@$(RUN) -c 'from orchestrator.lab.requirements import install; install()'
+	@$(RUN) -c 'from orchestrator.lab.requirements import install; install(("x86_64", "aarch64"))'
 	@$(RUN) -m pytest -q -m "lab and not lab_full" -p no:cacheprovider -x $(ARGS) tests/lab
 
 # All guests, also the slow ones.
