@@ -75,7 +75,7 @@ def _smallest(proofs: Sequence[Proof]) -> list[str]:
     for arch, kernel in dict.fromkeys((p.arch, p.kernel) for p in proofs if p.kernel):
         mine = [p for p in proofs if (p.arch, p.kernel) == (arch, kernel) and p.reservation and not p.experiment]
         good = [p.reservation for p in mine if p.outcome == "dumped" and p.reservation]
-        bad = [p for p in mine if p.outcome == "lost" and p.predicted == "dumped" and p.reservation]
+        bad = [p for p in mine if p.outcome == "lost" and p.crash == "sysrq" and p.reservation]
         if good and bad:
             worst = max(bad, key=lambda p: p.reservation or 0)
             rows.append([arch, kernel, _mib(min(good)), f"{_mib(worst.reservation)}: {worst.what}"])

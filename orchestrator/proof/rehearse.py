@@ -209,6 +209,8 @@ class Rehearsal:
             raise Unfinished("nothing is known of the guest", why="it was never set up")
         layers = {name: judged.decision.layer(name).state for name in LAYERS}
         prediction = predicted(wanted.experiment, judged.decision, self.pipeline.decider.knowledge)
+        if wanted.settings:
+            prediction = ""  # the search for the smallest reservation has to fail somewhere
         against = [str(wanted.experiment)] if wanted.experiment is not None else []
         if verdict.status != "pass":  # what its checks say is put to the test, too
             failing = [c.id for c in verdict.checks if c.verdict in ("fail", "unknown")]
