@@ -21,6 +21,8 @@ from orchestrator.cli.common import (
 from orchestrator.errors import Exit, InvalidInput
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.documents.proof import Proof
     from orchestrator.proof.crash_test import CrashTest
 
@@ -34,27 +36,29 @@ if TYPE_CHECKING:
               help="How long the host may take to dump and to come back.")  # fmt: skip
 @click.option("--consent", metavar="HOST", default="", help="The host's name once more: consent without a question.")
 @click.option("--check", is_flag=True, help="Go through every precondition; nothing is crashed or written.")
-@click.option("--verdict", "late", is_flag=True, help="Fetch the verdict of a crash whose wait was cut short.")
+@click.option("--verdict", "fetch", is_flag=True, help="Fetch the verdict of a crash whose wait was cut short.")
 @format_option("table", "json")
 def command(
-    host: str, hosts: Hosts, chosen: PolicyChoice, cpu: int | None, timeout: int, consent: str, check: bool, late: bool,
+    host: str, hosts: Hosts, chosen: PolicyChoice, cpu: int | None, timeout: int, consent: str, check: bool, fetch: bool,
     output: str,
 ) -> int:  # fmt: skip
     """Crash ONE real host on purpose, wait for its return, and keep the verdict. The vmcore stays on the host.
 
     Before anything: the host has nothing to change, validates, is inside its maintenance window, and nobody else works on it.
     """
-    from orchestrator.documents.base import FORMAT_VERSION
-    from orchestrator.proof.crash_test import CrashTest, only_one
-    from orchestrator.proof.store import keep
-    from orchestrator.reports.proofs import show
-    from orchestrator.reports.text import line
+    from orchestrator.proof.crash_test import CrashTest, late, only_one
 
     if not hosts.inventory:
         why = "the machine on which kdo runs cannot judge its own crash"
         raise InvalidInput("a crash test needs an inventory", why=why, fix="run it elsewhere, with -i INVENTORY")
+    if fetch and check:
+        why = "the host forgets its marker when it gives a verdict"
+        raise InvalidInput("--check and --verdict exclude each other", why=why, fix="give one of them")
     if consent and consent != host:
         raise InvalidInput("the consent is for another host", where="--consent", why=f"{consent!r} is not {host!r}")
+    if fetch:
+        with only_one():
+            return _show(*late(hosts.narrowed(host).whom(), host, timeout), output)
     pipeline = chosen.pipeline()
     waivers = chosen.waiver_set(pipeline)
     hosts = hosts.narrowed(host)
@@ -66,20 +70,33 @@ def command(
         report_problems(found.problems)
         return exit_code(found.problems)
     test = CrashTest(pipeline, hosts.whom(), facts[0], waivers, cpu)
-    with only_one():
-        if late:
-            proof = test.late(timeout)
-        else:
-            expected = test.expected()
-            boot = test.check()
-            if check:
-                line(
-                    f"{host}: ready for a crash test: relies on {expected.strategy}, kernel {expected.kernel}", "green"
-                )
-                return Exit.OK
-            _ask(host, consent)
-            proof = _crash(test, boot, expected, timeout)
-        path = keep(proof)
+    with only_one(write=not check):
+        expected = test.expected()
+        boot = test.check()
+        if check:
+            return _ready(expected, output)
+        if _ask(host, consent):
+            expected = test.expected()  # the maintenance window may have closed meanwhile
+        return _show(*_crash(test, boot, expected, timeout), output)
+
+
+def _ready(expected: Proof, output: str) -> int:
+    from orchestrator.documents.base import FORMAT_VERSION
+    from orchestrator.reports.text import line
+
+    if output == "json":
+        write_json({"format_version": FORMAT_VERSION, "ready": True, "expected": expected})
+    else:
+        about = f"relies on {expected.strategy}, kernel {expected.kernel}"
+        line(f"{expected.host}: ready for a crash test: {about}", "green")
+    return Exit.OK
+
+
+def _show(proof: Proof, path: Path, output: str) -> int:
+    from orchestrator.documents.base import FORMAT_VERSION
+    from orchestrator.reports.proofs import show
+    from orchestrator.reports.text import line
+
     if output == "json":
         write_json({"format_version": FORMAT_VERSION, "proof": proof, "kept": str(path)})
     else:
@@ -88,17 +105,19 @@ def command(
     return {"dumped": Exit.OK, "lost": Exit.PENDING}.get(proof.outcome, Exit.FAILED)
 
 
-def _ask(host: str, consent: str) -> None:
+def _ask(host: str, consent: str) -> bool:
+    """Whether somebody was asked, which can take any time."""
     if consent == host:
-        return
+        return False
     click.echo(
         f"{host} will be CRASHED: it stops at once, dumps, and boots again. Nothing is shut down first.", err=True
     )
     if click.prompt("Type the host's name to go on", err=True, default="", show_default=False) != host:
         raise click.Abort
+    return True
 
 
-def _crash(test: CrashTest, boot: str, expected: Proof, timeout: int) -> Proof:
+def _crash(test: CrashTest, boot: str, expected: Proof, timeout: int) -> tuple[Proof, Path]:
     click.echo(f"{test.host}: crashing; waiting at most {timeout} s for its return", err=True)
     try:
         return test.crash(boot, expected, timeout)

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import msgspec
 
-from orchestrator import __version__
+from orchestrator import __version__, bootloaders
 from orchestrator.checks.waive import judge_host, plan_host
 from orchestrator.documents.base import pretty
-from orchestrator.documents.decision import LAYERS
+from orchestrator.documents.decision import LAYERS, PLACES, DumpTarget
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.proof import Dump, Proof, Stage
 from orchestrator.errors import Exit, KdoError, Problem
@@ -29,7 +29,7 @@ from orchestrator.fleet.runner import Answer, Whom
 from orchestrator.planning.pipeline import Pipeline
 from orchestrator.planning.plan import seal
 from orchestrator.policy.waivers import Waivers
-from orchestrator.proof.store import read, state_dir
+from orchestrator.proof.store import keep, read, state_dir
 
 _TOKEN: Final = re.compile("[0-9a-f]{16}")  # it comes back from a host
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -52,11 +52,22 @@ class NotBack(KdoError):
 
 
 @contextmanager
-def only_one() -> Iterator[None]:
-    """One crash test at a time from this account; the kernel drops the lock when its holder dies."""
-    folder = state_dir()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "crash-test.lock").open("a") as handle:
+def only_one(*, write: bool = True) -> Iterator[None]:
+    """One crash test at a time from this account; the kernel drops the lock when its holder dies.
+
+    ``write=False`` only looks at a lock that is there: a check leaves nothing behind, not even here.
+    """
+    path = state_dir() / "crash-test.lock"
+    try:
+        if write:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        elif not path.exists():
+            yield
+            return
+        handle = path.open("a" if write else "r")
+    except OSError as error:
+        raise KdoError("the lock for crash tests cannot be taken", where=str(path), why=str(error)) from error
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -81,10 +92,23 @@ class CrashTest:
         return self.facts.host
 
     @property
+    def target(self) -> DumpTarget:
+        """Where the next dump goes: as the policy says, else as the host's own configuration says."""
+        judged = self.pipeline.judge(self.facts)
+        wish = judged.decision.settings.target
+        family = self.pipeline.planner.families.get(judged.platform.family)
+        if family is None or wish.kind in PLACES:
+            return wish
+        boot = bootloaders.next_boot(judged.platform.boot_stack, self.facts)
+        now = family.capture(self.facts, judged.platform, boot)
+        if not wish.kind and now.place.kind:
+            return now.place
+        return DumpTarget(kind="path", path=wish.path or now.target)
+
+    @property
     def folder(self) -> str:
-        """The directory on the host where its dumps are: the policy's, or what the family uses."""
-        target = self.pipeline.judge(self.facts).decision.settings.target
-        return target.path if target.kind in ("", "path") and target.path else "/var/crash"
+        """The directory on the host where its dumps are."""
+        return self.target.path or "/var/crash"
 
     def expected(self) -> Proof:
         """What is to be proven. Raises :class:`NotReady`, with everything that is in the way."""
@@ -109,8 +133,8 @@ class CrashTest:
             wrong("the host only validates by waivers", ", ".join(unproven), "mend what is waived first")
         if why := may_reboot(plan, datetime.now(UTC)):
             wrong("the host may not be rebooted now", why, "wait for the window")
-        target = judged.decision.settings.target
-        if target.kind in ("filesystem", "raw", "nfs", "ssh"):
+        target = self.target
+        if target.kind in PLACES:
             why = f"the dump goes to {target.kind} {target.place}, which the host does not have mounted afterwards"
             wrong(
                 "the dump could not be judged on the host", why, "look at the server yourself, or rehearse the policy"
@@ -137,13 +161,15 @@ class CrashTest:
             raise NotReady("this machine cannot crash-test itself", where=self.host, why=why, fix="run kdo elsewhere")
         return boot
 
-    def crash(self, boot: str, proof: Proof, timeout: int) -> Proof:
-        """Crash it, wait at most ``timeout`` seconds for its return, judge. Raises :class:`NotBack`."""
+    def crash(self, boot: str, proof: Proof, timeout: int) -> tuple[Proof, Path]:
+        """Crash it, wait at most ``timeout`` seconds for its return, judge, keep. Raises :class:`NotReady`.
+
+        A host that does not come back leaves an unfinished proof, and what its verdict needs later stays.
+        """
         token = secrets.token_hex(8)
         spec = {"folder": self.folder, "cpu": self.cpu, "boot_id": boot, "token": token}
         pending = _pending(token)
-        pending.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        pending.write_bytes(pretty(proof))  # what the crash is to prove, should the verdict be fetched later
+        _note(pending, proof)  # what the crash is to prove, should the verdict be fetched later
         began = time.monotonic()
         answer = ask(self.whom, self.host, "crash", spec)
         if isinstance(answer.result.get("error"), dict):
@@ -152,30 +178,56 @@ class CrashTest:
             _result(answer, self.host)
         # Else the connection was lost on the way: whether it crashes is seen by what comes back.
         ordered = time.monotonic()
-        told = verdict_of(self.whom, self.host, token, timeout)
+        try:
+            told = verdict_of(self.whom, self.host, token, timeout)
+        except NotBack as error:
+            (problem,) = error.problems
+            lost = msgspec.structs.replace(proof, what=problem.what, why=problem.why, fix=problem.fix)
+            return lost, keep(lost)
+        except NotReady:
+            pending.unlink()  # it is back and knows of no such order
+            raise
         stages = [Stage(name="order", seconds=round(ordered - began, 1)),
                   Stage(name="crash, dump, boot, read", seconds=round(time.monotonic() - ordered, 1))]  # fmt: skip
-        pending.unlink()
-        return judged_by_host(msgspec.structs.replace(proof, stages=stages), told)
+        return _kept(judged_by_host(msgspec.structs.replace(proof, stages=stages), told), pending)
 
-    def late(self, timeout: int) -> Proof:
-        """The verdict of a crash that was ordered before. Raises :class:`NotBack`, :class:`NotReady`."""
-        answer = verdict_of(self.whom, self.host, "", timeout)
-        token = str(answer.get("token", ""))
-        pending = _pending(token) if _TOKEN.fullmatch(token) else None
-        if pending is None or not pending.is_file():
-            # Ordered by somebody else: what is known of it is what the host has noted.
-            proof = Proof(
-                how="crash-test",
-                host=self.host,
-                at=_now(),
-                tool=__version__,
-                kernel=str(answer.get("kernel", ""))[:100],
-            )
-            return judged_by_host(proof, answer)
+
+def late(whom: Whom, host: str, timeout: int) -> tuple[Proof, Path]:
+    """The verdict of a crash that was ordered before, kept. Raises :class:`NotBack`, :class:`NotReady`.
+
+    Nothing but its name is needed of the host: it may still be down, and is waited for.
+    """
+    answer = verdict_of(whom, host, "", timeout)
+    token = str(answer.get("token", ""))
+    pending = _pending(token) if _TOKEN.fullmatch(token) else None
+    if pending is not None and pending.is_file():
         proof = read(pending)
+        if proof.host == host:  # a host could name another one's token
+            return _kept(judged_by_host(proof, answer), pending)
+    if answer.get("again"):
+        why = "its last crash was judged, and the proof was kept where that was asked for"
+        raise NotReady(
+            "no crash test waits for its verdict", where=host, why=why, fix="kdo validate says what is proven"
+        )
+    # Ordered by somebody else: what is known of it is what the host has noted.
+    proof = Proof(how="crash-test", host=host, at=_now(), tool=__version__, kernel=str(answer.get("kernel", ""))[:100])
+    return _kept(judged_by_host(proof, answer), None)
+
+
+def _note(path: Path, proof: Proof) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_bytes(pretty(proof))
+    except OSError as error:
+        why = f"{error}: nothing was crashed"
+        raise KdoError("what the crash is to prove cannot be noted", where=str(path), why=why) from error
+
+
+def _kept(proof: Proof, pending: Path | None) -> tuple[Proof, Path]:
+    path = keep(proof)
+    if pending is not None:  # only now: the host tells its verdict again as long as nobody has kept it
         pending.unlink()
-        return judged_by_host(proof, answer)
+    return proof, path
 
 
 def _now() -> str:
@@ -200,24 +252,33 @@ def judged_by_host(proof: Proof, answer: dict[str, Any]) -> Proof:
     """The proof with what the host says. Its words are data: cut, and never trusted to be anything."""
     if answer.get("state") == "not-crashed":
         what = "the host did not crash: it is still in the same boot"
-        return msgspec.structs.replace(proof, what=what, why="writing c to sysrq-trigger had no effect",
-                                       fix="look at its kernel log")  # fmt: skip
+        why = "what was to write to sysrq-trigger was ended before it could (KillUserProcesses=, a limit), or had no effect"
+        return msgspec.structs.replace(proof, what=what, why=why, fix="look at its kernel log and journal")
     raw: Any = answer.get("dump")
     if not isinstance(raw, dict):
         what, fix = "the host is back, and there is no new dump", "kdo rehearse shows the capture kernel's console"
         return msgspec.structs.replace(proof, outcome="lost", what=what, fix=fix,
                                        why="the capture kernel did not come up, or could not write")  # fmt: skip
+
+    def words(name: str, number: int, longest: int) -> list[str]:
+        found = raw.get(name)
+        return [str(word)[:longest] for word in found[:number]] if isinstance(found, list) else []
+
     size = raw.get("size")
     dump = Dump(
         path=str(raw.get("path", ""))[:400],
         size=size if isinstance(size, int) else 0,
         complete=raw.get("complete") is True,
         panic=str(raw.get("panic", ""))[:200],
-        readers=[str(r)[:40] for r in raw.get("readers") or []][:4],
-        problems=[str(p)[:300] for p in raw.get("problems") or []][:8],
+        readers=words("readers", 4, 40),
+        problems=words("problems", 8, 300),
+        notes=words("notes", 4, 300),
     )
     if dump.complete:
         return msgspec.structs.replace(proof, outcome="dumped", dump=dump)
+    if dump.notes and not dump.problems:
+        what, fix = "the host is back with a dump that could not be read there", f"read {dump.path} with crash or drgn"
+        return msgspec.structs.replace(proof, dump=dump, what=what, why="; ".join(dump.notes), fix=fix)
     what, fix = "the host is back, and its dump is not good", "kdo rehearse shows the capture kernel's console"
     return msgspec.structs.replace(proof, outcome="lost", dump=dump, what=what, why="; ".join(dump.problems), fix=fix)
 

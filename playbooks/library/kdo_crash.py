@@ -43,9 +43,13 @@ state:
   returned: always
   type: str
 dump:
-  description: The newest dump that was not there before, with size, panic line and problems.
+  description: The newest dump that was not there before, with size, panic line, problems, and why it was not read if it was not.
   returned: by the verdict, when there is one
   type: dict
+again:
+  description: This verdict was given before; its answer may have been lost on the way.
+  returned: by the verdict, when it is so
+  type: bool
 error:
   description: What was wrong, why, and what to do.
   returned: always

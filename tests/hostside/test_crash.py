@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host side of a crash test, against a tree in a temporary directory: nothing here can reach the real trigger."""
 
+import ast
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class FakeHost:
         (root / "var/crash").mkdir(parents=True)
         (root / "var/lib").mkdir(parents=True)
         self.host = crash.Host(str(root), trigger=str(root / "trigger"))
+        (root / "trigger").write_text("")
 
     def put(self, path, text):
         file = self.root / path.lstrip("/")
@@ -107,7 +108,7 @@ def test_the_crash_itself_goes_to_the_trigger_on_the_chosen_cpu(machine):
     child = os.fork()
     if not child:
         try:
-            crash.crash_soon(str(trigger), 0, 0.2)
+            crash.crash_soon(str(trigger), 0, 0.2, None)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
@@ -196,5 +197,128 @@ def test_makedumpfile_that_never_ends_is_ended(machine, monkeypatch):
 
 def test_the_modules_run_on_old_pythons():
     source = Path(crash.__file__).read_text()
-    assert "f'" not in source and ":=" not in source
-    assert subprocess.run(["python3", "-m", "py_compile", crash.__file__]).returncode == 0
+    ast.parse(source, feature_version=(3, 6))
+
+
+def test_a_kernel_without_sysrq_is_not_crashed(machine):
+    os.unlink(machine.host.trigger)
+    for answer in (crash.check({"folder": "/var/crash", "cpu": None}, machine.host), machine.order()):
+        assert answer["state"] == "refused" and "sysrq" in answer["error"]["what"], answer
+    assert machine.ordered == [] and not os.path.exists(machine.host.marker)
+
+
+def test_a_cpu_that_cannot_be_used_leaves_no_marker(machine):
+    """Online, but outside of the process's cpuset: known before anything is left behind. It never comes to a fork."""
+
+    def forbidden(trigger, cpu, delay, keep):
+        raise OSError(22, "Invalid argument")
+
+    answer = crash.order({**SPEC, "cpu": 5}, machine.host, forbidden)
+    assert answer["state"] == "refused" and not os.path.exists(machine.host.marker)
+
+
+def test_the_affinity_is_tried_before_the_fork(machine, monkeypatch):
+    monkeypatch.setattr(crash.os, "fork", lambda: pytest.fail("forked"))
+    with pytest.raises(OSError):
+        crash.crash_soon(machine.host.trigger, 100_000, 0, None)
+
+
+def test_nobody_gets_the_lock_between_the_order_and_the_crash(machine, monkeypatch):
+    log = load("kdo_txn_log")
+    monkeypatch.setattr(crash, "DELAY", 1.5)
+    child = os.fork()  # the module's process; the trigger is a file in a temporary directory
+    if not child:
+        try:
+            crash.order(SPEC, machine.host)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert Path(machine.host.marker).exists()
+    with pytest.raises(log.Busy), log.Lock(machine.host.state):
+        pass
+    assert "crash" in crash.verdict({"token": ""}, machine.host)["error"]["what"]  # still to come: not judged yet
+    assert Path(machine.host.marker).exists()
+    with log.Lock(machine.host.state, wait=30):
+        assert Path(machine.host.trigger).read_text() == "c"
+
+
+def test_a_verdict_that_got_lost_is_told_again(machine, monkeypatch):
+    monkeypatch.setenv("PATH", makedumpfile(machine, LOG), prepend=os.pathsep)
+    machine.order()
+    machine.crashed()
+    machine.put("/var/crash/202601010000/dump.202601010000", b"KDUMP   x")
+    first = crash.verdict({"token": SPEC["token"]}, machine.host)
+    assert not os.path.exists(machine.host.marker) and not first.get("again")
+    for token in (SPEC["token"], ""):
+        again = crash.verdict({"token": token}, machine.host)
+        assert again["again"] is True and again["dump"] == first["dump"] and again["token"] == SPEC["token"]
+    assert crash.verdict({"token": "cd" * 8}, machine.host)["error"]
+    assert crash.check({"folder": "/var/crash", "cpu": None}, machine.host)["state"] == "check"  # it hinders nothing
+
+
+def test_the_end_of_a_large_log_is_what_counts(machine, monkeypatch):
+    monkeypatch.setattr(crash, "LIMIT", 1000)
+    monkeypatch.setenv("PATH", makedumpfile(machine, b"[ 1.0] something\n" * 500 + LOG), prepend=os.pathsep)
+    machine.put("/var/crash/x/vmcore", b"KDUMP   x")
+    assert crash.judge(str(machine.root / "var/crash/x/vmcore"))["complete"]
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        b"[ 9.0] sysrq: SysRq : Trigger a crash\n[ 9.1] BUG: unable to handle kernel NULL pointer dereference at 0\n",
+        b"[ 9.0] SysRq : Trigger a crash\n[ 9.1] Oops: 0002\n[ 9.2] Kernel panic - not syncing: Fatal exception\n",
+    ],
+)
+def test_kernels_before_4_20_oops_instead(machine, monkeypatch, log):
+    monkeypatch.setenv("PATH", makedumpfile(machine, log), prepend=os.pathsep)
+    machine.put("/var/crash/x/vmcore", b"KDUMP   x")
+    out = crash.judge(str(machine.root / "var/crash/x/vmcore"))
+    assert out["complete"] and out["panic"] and out["problems"] == [], out
+
+
+def test_what_was_not_read_is_not_called_bad(machine, monkeypatch):
+    """No program, no room, a collector's own compression: nothing is known against the dump."""
+    saved = {"vmcore-dmesg.txt": LOG}
+    folder = "/var/crash/202601010000/"
+    for name, text in saved.items():
+        machine.put(folder + name, text)
+    core = str(machine.put(folder + "vmcore", b"KDUMP   x"))
+    out = crash.judge(core, str(machine.root / "no/such/program"))
+    assert not out["complete"] and out["problems"] == [] and "cannot be run" in out["notes"][0]
+    assert out["panic"].endswith("sysrq triggered crash")
+
+    monkeypatch.setattr(crash.os, "statvfs", lambda _path: os.statvfs_result((1, 1, 1, 0, 0, 0, 0, 0, 0, 0)))
+    flat = str(machine.put(folder + "dump.202601010000", b"makedumpfile" + b"x" * 100))
+    out = crash.judge(flat)
+    assert out["problems"] == [] and "no room" in out["notes"][0]
+
+    packed = str(machine.put(folder + "dump.202601010000.lz4", b"x" * 100))
+    assert packed in machine.host.dumps("/var/crash")
+    out = crash.judge(packed)
+    assert out["problems"] == [] and "compressed" in out["notes"][0]
+
+
+def test_a_full_dump_directory_does_not_hinder_the_verdict(machine, monkeypatch):
+    monkeypatch.setenv("PATH", makedumpfile(machine, LOG), prepend=os.pathsep)
+    real = crash.tempfile.mkdtemp
+
+    def full(*args, **more):
+        if str(more.get("dir") or "").startswith(str(machine.root / "var/crash")):
+            raise OSError(28, "No space left on device")
+        return real(*args, **more)
+
+    monkeypatch.setattr(crash.tempfile, "mkdtemp", full)
+    machine.order()
+    machine.crashed()
+    machine.put("/var/crash/202601010000/vmcore-incomplete", b"KDUMP   x")
+    answer = crash.verdict({"token": SPEC["token"]}, machine.host)
+    assert answer["state"] == "crashed" and "did not finish" in answer["dump"]["problems"][0], answer
+
+
+def test_a_marker_that_makes_no_sense_is_no_traceback(machine):
+    machine.order()
+    machine.crashed()
+    for text in ('{"token": "x"}', "[]", "7"):
+        Path(machine.host.marker).write_text(text)
+        assert crash.verdict({"token": ""}, machine.host)["state"] == "refused"

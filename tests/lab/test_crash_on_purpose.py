@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +29,19 @@ spec:
 """
 
 
+def interrupted_while_waiting(kdo: Kdo, resets: Resets, *arguments: str) -> None:
+    """`kdo crash-test`, and Ctrl-C as soon as the host has gone down."""
+    command = [sys.executable, "-m", "orchestrator", "crash-test", "-i", str(kdo.inventory), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=kdo.home)
+    until = time.monotonic() + 900
+    while not resets.seconds and process.poll() is None and time.monotonic() < until:
+        time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, ""), (process.returncode, out, err)
+    assert "--verdict" in err
+
+
 def test_a_crash_test_from_consent_to_an_expired_proof(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(artifacts / "state"))
     spec, name = ImageSpec(installed=True), "web1"
@@ -40,6 +57,7 @@ def test_a_crash_test_from_consent_to_an_expired_proof(artifacts: Path, monkeypa
 
         before = guest.tree_hash()
         assert "ready for a crash test" in kdo("crash-test", name, "--check")
+        assert kdo.json("crash-test", name, "--check")["ready"] is True
         assert diff_trees(before, guest.tree_hash()) == []
         boot = guest.boot_id()
         kdo("crash-test", name, code=130)  # nobody types the name
@@ -55,6 +73,7 @@ def test_a_crash_test_from_consent_to_an_expired_proof(artifacts: Path, monkeypa
         assert not guest.read("ls /var/lib/kdump-orchestrator | grep crash-test || true")
         (host,) = kdo.json("validate")["hosts"]
         assert host["proof"]["state"] == "proven" and host["proof"]["at"] == proof["at"]
+        kdo("crash-test", name, "--verdict", code=2)  # it was told, and it was kept
 
         # What is wanted of the host is another thing now.
         policy = artifacts / "other.yaml"
@@ -69,10 +88,10 @@ def test_a_crash_test_from_consent_to_an_expired_proof(artifacts: Path, monkeypa
             f"mkdir -p {drop_in} && cat > {drop_in}/lab.conf",
             stdin="[Service]\nExecStart=\nExecStart=/sbin/reboot -f\n",
         )
-        with Resets(guest, None):
-            done = kdo.json(
-                "crash-test", name, "-p", str(policy), "--consent", name, "--timeout", "900", code=2, timeout=2400
-            )
+        with Resets(guest, None) as resets:
+            interrupted_while_waiting(kdo, resets, name, "-p", str(policy), "--consent", name)
+            # The verdict is asked for while the host is still on its way.
+            done = kdo.json("crash-test", name, "--verdict", "--timeout", "900", code=2, timeout=2400)
         assert done["proof"]["outcome"] == "lost" and "no new dump" in done["proof"]["what"], done["proof"]
         (host,) = kdo.json("validate", "-p", str(policy))["hosts"]
         assert host["proof"]["state"] == "never proven" and "no new dump" in host["proof"]["why"]
