@@ -144,13 +144,11 @@ def judge_file(
         return DumpVerdict(path, 0, "", False, (f"{path} is empty",))
     if "-incomplete" in path:
         problems.append(f"{path}: the collector did not finish it")
-    core = workdir / "vmcore"
     with copy.open("rb") as file:
         flattened = file.read(len(FLATTENED)) == FLATTENED
+    core = workdir / "vmcore" if flattened else copy  # a server's own file stays where it is
     if flattened:
         problems += _rebuild(copy, core)
-    else:
-        copy.rename(core)
     line = ""
     if not problems:
         line, unread = (read_log or panic_of)(core, workdir / "dmesg.txt", panic)
