@@ -151,8 +151,10 @@ def target_network(s: Subject) -> Answer:
 
 def _remote(s: Subject) -> bool:
     wish = _wish(s)
-    if wish.kind in ("nfs", "ssh", "virtiofs"):
-        return wish.kind != "virtiofs"
+    if wish.kind in ("nfs", "ssh"):
+        return True
+    if wish.kind == "virtiofs":
+        return False
     t = _seen(s, wish.place if wish.kind in ("filesystem", "raw") else wish.path or s.capture.target)
     return t is not None and (bool(_NETWORK_FS.match(t.fs_type)) or any(d.network for d in t.chain))
 
