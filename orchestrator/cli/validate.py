@@ -53,14 +53,14 @@ def command(hosts: Hosts, chosen: PolicyChoice, probe_target: bool, output: str)
     from orchestrator.checks.waive import judge_host
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.proof.standing import with_standing
-    from orchestrator.proof.store import stored
+    from orchestrator.proof.store import by_host, stored
     from orchestrator.reports.plans import counts, tally, verdicts
 
     pipeline = chosen.pipeline()
     waivers = chosen.waiver_set(pipeline)
     found = gather(hosts, pipeline.targets())
     seen = _probed(hosts, pipeline, found.facts) if probe_target else found.facts
-    proofs = stored()
+    proofs = by_host(stored())
     results = [with_standing(judge_host(pipeline, facts, waivers), proofs) for facts in seen]
     if output == "json":
         write_json(

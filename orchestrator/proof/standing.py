@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from orchestrator.documents.proof import Proof, Standing
 from orchestrator.documents.verdict import Verdict
-from orchestrator.proof.store import of_host
 
 
 def standing(proofs: Sequence[Proof], state: str, kernel: str) -> Standing:
@@ -32,9 +31,9 @@ def standing(proofs: Sequence[Proof], state: str, kernel: str) -> Standing:
     return Standing(state="proof expired", at=last.at, how=last.crash, why="; ".join(changed))
 
 
-def with_standing(verdict: Verdict, proofs: Sequence[Proof]) -> Verdict:
-    """The verdict of a host on which kdump is wanted, with what its proofs say; others stay as they are."""
+def with_standing(verdict: Verdict, proofs: Mapping[str, Sequence[Proof]]) -> Verdict:
+    """The verdict of a host on which kdump is wanted, with what its proofs say (see ``store.by_host``); others stay as they are."""
     if verdict.status not in ("pass", "fail") or not verdict.state:
         return verdict
-    found = standing(of_host(proofs, verdict.host), verdict.state, verdict.kernel)
+    found = standing(proofs.get(verdict.host, []), verdict.state, verdict.kernel)
     return msgspec.structs.replace(verdict, proof=found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -58,6 +58,10 @@ def stored(folder: Path | None = None) -> list[Proof]:
     return sorted((read(path) for path in folder.glob("*.json")), key=lambda proof: proof.at)
 
 
-def of_host(proofs: Iterable[Proof], host: str) -> list[Proof]:
-    """The crash tests of one real host, oldest first. A rehearsal is about a guest, whatever it was modelled on."""
-    return [proof for proof in proofs if proof.host == host and proof.how == "crash-test"]
+def by_host(proofs: Iterable[Proof]) -> Mapping[str, Sequence[Proof]]:
+    """Host → its crash tests, oldest first. A rehearsal is about a guest, whatever it was modelled on."""
+    found: dict[str, list[Proof]] = {}
+    for proof in proofs:
+        if proof.how == "crash-test":
+            found.setdefault(proof.host, []).append(proof)
+    return found

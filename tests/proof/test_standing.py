@@ -8,7 +8,7 @@ from orchestrator.documents.proof import Proof
 from orchestrator.documents.verdict import Verdict
 from orchestrator.errors import InvalidInput
 from orchestrator.proof.standing import standing, with_standing
-from orchestrator.proof.store import keep, of_host, stored
+from orchestrator.proof.store import by_host, keep, stored
 
 GOOD = Proof(how="crash-test", host="web1", at="2026-01-02T03:04:05Z", outcome="dumped", kernel="6.1.0-1", state="s1")
 BAD = msgspec.structs.replace(GOOD, at="2026-01-03T00:00:00Z", outcome="lost", what="out of memory")
@@ -37,15 +37,15 @@ def test_what_proofs_still_say(proofs, state, kernel, wanted, why):
 def test_only_crash_tests_of_the_host_itself_count():
     rehearsal = msgspec.structs.replace(GOOD, how="rehearsal")
     other = msgspec.structs.replace(GOOD, host="web2")
-    assert of_host([rehearsal, other, GOOD], "web1") == [GOOD]
+    assert by_host([rehearsal, other, GOOD])["web1"] == [GOOD]
     verdict = Verdict(host="web1", status="pass", kernel="6.1.0-1", state="s1")
-    assert with_standing(verdict, [rehearsal, other]).proof.state == "never proven"
-    assert with_standing(verdict, [GOOD]).proof.state == "proven"
+    assert with_standing(verdict, by_host([rehearsal, other])).proof.state == "never proven"
+    assert with_standing(verdict, by_host([GOOD])).proof.state == "proven"
 
 
 @pytest.mark.parametrize("status", ["refused", "unsupported"])
 def test_a_host_that_is_not_judged_has_no_standing(status):
-    assert with_standing(Verdict(host="web1", status=status), [GOOD]).proof is None
+    assert with_standing(Verdict(host="web1", status=status), by_host([GOOD])).proof is None
 
 
 def test_kept_proofs_come_back_in_order_and_are_private(tmp_path):
