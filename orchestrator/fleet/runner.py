@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +27,8 @@ from typing import Any
 
 from orchestrator.errors import InventoryError, KdoError
 from orchestrator.resources import data_path
+
+MARK = "KDO_RUN_MARK"  # every process of one run of Ansible has it in its environment
 
 Progress = Callable[[str, str], None]  # (host, "ok" | "failed" | "unreachable")
 
@@ -36,11 +41,18 @@ class Whom:
     limit: str = ""
     forks: int = 20
     become: bool = False
+    hosts_only: bytes = (
+        b""  # the part of the inventory that counts here (see inventory.subset); never shown, never stored
+    )
 
     @property
     def local(self) -> bool:
         """This machine, without any inventory."""
-        return not self.inventory
+        return not self.inventory and not self.hosts_only
+
+    def __repr__(self) -> str:
+        """Without the variables of hosts, which may hold secrets."""
+        return f"Whom({', '.join(self.inventory) or 'this machine'}, limit={self.limit!r})"
 
 
 @dataclass
@@ -90,7 +102,8 @@ def _home(run: Path) -> str:
     return str(home)
 
 
-def _environment(run: Path) -> dict[str, str]:
+def environment(run: Path) -> dict[str, str]:
+    """What Ansible gets besides the user's environment: our modules, pipelining, and nothing written outside ``run``."""
     env = os.environ
     library = [str(data_path("playbooks/library"))] + [x for x in (env.get("ANSIBLE_LIBRARY"),) if x]
     utils = [str(data_path("playbooks/module_utils"))] + [x for x in (env.get("ANSIBLE_MODULE_UTILS"),) if x]
@@ -116,7 +129,12 @@ def _environment(run: Path) -> dict[str, str]:
     return out
 
 
-def _inventory(whom: Whom, run: Path) -> list[str]:
+def inventory_sources(whom: Whom, run: Path) -> list[str]:
+    """What to give to Ansible with -i. Raises :class:`InventoryError` for a file that is not there."""
+    if whom.hosts_only:
+        path = run / "inventory.json"
+        path.write_bytes(whom.hosts_only)
+        return [str(path)]
     if whom.local:
         path = run / "inventory.json"
         variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
@@ -172,7 +190,37 @@ def _message(result: Mapping[str, Any]) -> str:
     return text[:600] or "no reason was given"
 
 
-def _complain(output: str) -> None:
+def end_marked(mark: str, grace: float = 3.0) -> int:
+    """End every process of this user that carries ``NAME=value`` in its environment; returns how many there were.
+
+    Ansible's workers lead sessions of their own (setsid), so a signal to the run's process group does not reach them.
+    """
+    wanted = mark.encode()
+    count = 0
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + grace
+        while found := _marked(wanted):
+            count = max(count, len(found))
+            for pid in found:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+            if number == signal.SIGTERM and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            break
+    return count
+
+
+def _marked(wanted: bytes) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if entry.stat().st_uid == os.getuid() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def complain(output: str) -> None:
     """Turn what Ansible printed before any host was asked into an error of the user's inventory."""
     lines = [x.strip() for x in output.splitlines() if x.strip()]
     errors = [x for x in lines if x.startswith(("ERROR", "[ERROR]", "fatal:"))] or lines[-3:]
@@ -218,18 +266,20 @@ def run_playbook(
             names.write_text("\n".join(hosts) + "\n", encoding="utf-8")
             limit = f"@{names}"
         collector = _Collector(progress)
+        mark = f"{MARK}={secrets.token_hex(16)}"
         flags = (
             [f"--forks {max(1, whom.forks)}"] + (["--become"] if whom.become else []) + (["--check"] if check else [])
         )
-        before = signal.signal(signal.SIGINT, on_interrupt)
+        main = threading.current_thread() is threading.main_thread()  # only there can signals be caught
+        before = {n: signal.signal(n, on_interrupt) for n in (signal.SIGINT, signal.SIGTERM) if main}
         try:
             result = ansible_runner.run(
                 private_data_dir=str(run),
                 playbook=str(data_path(f"playbooks/{playbook}")),
-                inventory=_inventory(whom, run),
+                inventory=inventory_sources(whom, run),
                 limit=limit or None,
                 extravars={"kdo_dir": str(files), **(variables or {})},
-                envvars=_environment(run),
+                envvars={**environment(run), **dict([mark.split("=")])},
                 settings={"pexpect_timeout": 1},
                 cmdline=" ".join(flags),
                 event_handler=collector,
@@ -238,7 +288,9 @@ def run_playbook(
                 quiet=True,
             )
         finally:
-            signal.signal(signal.SIGINT, before)
+            end_marked(mark)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         if stopped:
             raise KeyboardInterrupt
         if not collector.answers:
@@ -247,7 +299,7 @@ def run_playbook(
                 raise InventoryError(
                     "no host matches", why="the inventory names no host for this", fix="check -i and --limit"
                 )
-            _complain(output)
+            complain(output)
         for answer in collector.answers.values():
             if answer.status == "silent":
                 answer.status, answer.message = "failed", "the host was asked but never answered"
