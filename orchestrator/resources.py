@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -27,3 +28,9 @@ def data_path(relative: str) -> Path:
 def read_text(relative: str) -> str:
     """Text of a shipped file."""
     return data_path(relative).read_text(encoding="utf-8")
+
+
+def state_dir() -> Path:
+    """Where this tool remembers things: ``$XDG_STATE_HOME/kdump-orchestrator``; it need not exist yet."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "kdump-orchestrator"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.checks.choice import PolicyChoice
 from orchestrator.cli.common import (
     Hosts,
-    PolicyChoice,
     Ticker,
     exit_code,
     format_option,
@@ -22,16 +22,20 @@ from orchestrator.cli.common import (
     report_waivers,
     write_json,
 )
+from orchestrator.cli.fleet import Engine, engine_options
 from orchestrator.errors import InvalidInput, StalePlan
 
 if TYPE_CHECKING:
-    from orchestrator.documents.plan import HostPlan, Plan
+    from collections.abc import Iterable
+
+    from orchestrator.documents.plan import HostPlan, Plan, Rollout
 
 
 @click.command()
 @click.argument("plan_file", required=False, metavar="[PLAN]", type=click.Path(dir_okay=False))
 @host_options(facts=False)
 @policy_options(waivers=True)
+@engine_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--check", is_flag=True, help="Go through all preconditions on the hosts, but change nothing.")
 @click.option("--reboot", is_flag=True, help="Reboot the hosts whose plan needs it, wait for them, and validate.")
@@ -46,38 +50,92 @@ if TYPE_CHECKING:
     metavar="N",
     help="Allow a run that changes up to N hosts, where the policy's rollout allows fewer.",
 )
+@click.option(
+    "--waves", metavar="SIZES", default="", help="Instead of the policy's: sizes of the waves, e.g. 1,10%,100%."
+)
+@click.option(
+    "--max-fail", metavar="SHARE", default="", help="Instead of the policy's: how many hosts may fail, e.g. 2%."
+)
+@click.option("--prove-canary", is_flag=True,
+              help="After the first wave, crash one of its hosts on purpose; no further wave without a vmcore.")  # fmt: skip
+@click.option(
+    "--consent", metavar="HOST", default="", help="With --prove-canary: the host to crash, without a question."
+)
 @format_option("table", "json")
 def command(
     plan_file: str | None,
     hosts: Hosts,
     chosen: PolicyChoice,
+    store_url: str | None,
+    engine: Engine,
     yes: bool,
     check: bool,
     reboot: bool,
     no_trial: bool,
     max_hosts: int | None,
+    waves: str,
+    max_fail: str,
+    prove_canary: bool,
+    consent: str,
     output: str,
 ) -> int:
-    """Do exactly what PLAN says, as one transaction per host. Without PLAN: plan first, show it, and ask.
+    """Do exactly what PLAN says, as one transaction per host, in the waves of the policy's rollout.
 
-    With --reboot, new boot arguments are tried for one boot, and become the default only when that boot validates.
-
-    A host that has moved on since the plan was made is refused (exit code 6); the others go on.
+    Without PLAN: look at the hosts, show what would be done, and ask. With --reboot, new boot arguments are tried for one
+    boot, and become the default only when that boot validates. A host that has moved on since the plan was made is refused
+    (exit code 6); the others go on. The run is on record: kdo runs show, pause, resume, cancel.
     """
-    from orchestrator.checks.waive import plan_host
-    from orchestrator.documents.base import FORMAT_VERSION
-    from orchestrator.fleet.session import Run
     from orchestrator.planning.files import read_plan
-    from orchestrator.planning.plan import seal
-    from orchestrator.reports.plans import outcomes, planned, total, verdicts
-    from orchestrator.reports.text import line
+    from orchestrator.planning.plan import rollout_of
 
     saved = read_plan(Path(plan_file)) if plan_file else None
     pipeline = chosen.pipeline()
-    waivers = chosen.waiver_set(pipeline)
-    whom = hosts.whom()
     if saved is not None:
         _same_policy(saved, pipeline.policy.hash, chosen.name)
+    rollout = _rollout(saved.rollout if saved is not None else rollout_of(pipeline.policy), waves, max_fail)
+    if saved is not None and reboot and not no_trial:
+        _warn_of_no_trial([h for h in saved.hosts if h.status == "changes" and h.changes])
+    if check:
+        return _check(saved, hosts, chosen, rollout, reboot, not no_trial, max_hosts, output)
+    from orchestrator.cli.applying import Applying
+
+    how = Applying(
+        hosts, chosen, engine, rollout, pipeline, reboot, not no_trial, max_hosts, yes, prove_canary, consent
+    )
+    return how.go(store_url, saved, output)
+
+
+def _rollout(rollout: Rollout, waves: str, max_fail: str) -> Rollout:
+    import re
+
+    import msgspec
+
+    sizes = [w.strip() for w in waves.split(",") if w.strip()]
+    for name, text in [*(("--waves", s) for s in sizes), *([("--max-fail", max_fail)] if max_fail else [])]:
+        if not re.fullmatch(r"[0-9]{1,9}|(100|[0-9]{1,2})%", text):
+            raise InvalidInput(
+                f"{text!r} is no number of hosts", where=name, fix="give numbers or percentages: 1,10%,100%"
+            )
+    if sizes:
+        rollout = msgspec.structs.replace(rollout, waves=sizes, canary=[])
+    return msgspec.structs.replace(rollout, max_fail=max_fail) if max_fail else rollout
+
+
+def _check(
+    saved: Plan | None, hosts: Hosts, chosen: PolicyChoice, rollout: Rollout, reboot: bool, trial: bool,
+    max_hosts: int | None, output: str,
+) -> int:  # fmt: skip
+    """Everything up to the first change, in this process: a dry run leaves nothing anywhere, not even a record of itself."""
+    from orchestrator.checks.waive import plan_host
+    from orchestrator.documents.base import FORMAT_VERSION
+    from orchestrator.fleet.session import Run
+    from orchestrator.planning.plan import seal
+    from orchestrator.reports.plans import outcomes, planned
+    from orchestrator.reports.text import line
+
+    pipeline = chosen.pipeline()
+    waivers = chosen.waiver_set(pipeline)
+    whom = hosts.whom()
     found = gather(hosts, pipeline.targets())
     plan = saved or seal(waivers.signed(pipeline.policy), [plan_host(pipeline, f, waivers) for f in found.facts])
     if saved is None and output == "table":
@@ -85,16 +143,11 @@ def command(
     if saved is None:
         report_waivers(waivers, checks=False)
     work = [h for h in plan.hosts if h.status == "changes" and h.changes]
-    _within_cap(plan, len(work), max_hosts, chosen.name)
-    if work and reboot and not no_trial and saved is not None:
-        _warn_of_no_trial(work)
-    if work and not yes and not check:
-        click.echo(total(plan), err=True)
-        click.confirm(f"Apply {plan.changes} changes to {len(work)} hosts?", abort=True, err=True)
-    ticker = Ticker("applying")
-    result = Run(
-        pipeline, whom, plan, check=check, reboot=reboot, trial=not no_trial, progress=ticker, waivers=waivers
-    ).apply(found)
+    within_cap(len(work), rollout.max_hosts, max_hosts, chosen.name)
+    ticker = Ticker("checking")
+    result = Run(pipeline, whom, plan, check=True, reboot=reboot, trial=trial, progress=ticker, waivers=waivers).apply(
+        found
+    )
     ticker.close()
     if output == "json":
         write_json(
@@ -102,45 +155,44 @@ def command(
                 "format_version": FORMAT_VERSION,
                 "plan": plan.hash,
                 "hosts": result.outcomes,
-                "validation": result.verdicts,
-                "pending_reboot": result.pending_reboot,
-                "reboot_held": result.reboot_held,
-                "held": result.held,
-                "waves": result.waves,
                 "problems": problem_data(found.problems),
             }
         )
     else:
         outcomes(result.outcomes)
-        verdicts(result.verdicts)
-        for host in result.pending_reboot:
-            how = result.reboot_held.get(host, "--reboot does it")
-            line(f"{host}: a reboot is needed before this is in force ({how})", "yellow")
-        if result.held:
-            line(f"held back: {len(result.held)} hosts, because too many of the waves before have failed", "red")
         if not work:
-            settled = all(h.status == "none" for h in plan.hosts)
-            line("nothing to change" if settled else "nothing was changed", "green" if settled else "yellow")
+            nothing_to_do(plan.hosts)
+        else:
+            line("checked only: nothing was changed")
     report_problems(found.problems)
     stale = [o.host for o in result.outcomes if o.state == "stale"]
-    if stale:
-        for host in stale:
-            problem = StalePlan(
-                "the plan is stale",
-                where=host,
-                why="the host has changed since the plan was made",
-                fix="kdo plan again",
-            ).problems[0]
-            for text in problem.lines():
-                click.echo(text, err=True)
-    failed = bool(result.held) or any(
-        o.state in ("failed", "undone", "undo-incomplete", "refused") for o in result.outcomes
-    )
+    say_stale(stale)
+    failed = any(o.state in ("failed", "undone", "undo-incomplete", "refused") for o in result.outcomes)
     unreachable = any(o.state == "unreachable" for o in result.outcomes)
-    bad = any(v.status == "fail" for v in result.verdicts) or any(h.status in ("refused", "audit") for h in plan.hosts)
-    pending = bool(result.pending_reboot) or bad or (check and bool(work))
-    code = exit_code(found.problems, pending=pending, failed=failed, stale=bool(stale))
+    bad = any(h.status in ("refused", "audit") for h in plan.hosts)
+    code = exit_code(found.problems, pending=bad or bool(work), failed=failed, stale=bool(stale))
     return 4 if unreachable and code in (0, 2) else code
+
+
+def nothing_to_do(plans: Iterable[HostPlan]) -> None:
+    """The last line where no host changes."""
+    from orchestrator.reports.text import line
+
+    settled = all(h.status == "none" for h in plans)
+    line("nothing to change" if settled else "nothing was changed", "green" if settled else "yellow")
+
+
+def say_stale(stale: Iterable[str]) -> None:
+    """Hosts that have moved on, on stderr."""
+    for host in stale:
+        problem = StalePlan(
+            "the plan is stale",
+            where=host,
+            why="the host has changed since the plan was made",
+            fix="kdo plan again",
+        ).problems[0]
+        for text in problem.lines():
+            click.echo(text, err=True)
 
 
 def _warn_of_no_trial(work: list[HostPlan]) -> None:
@@ -153,8 +205,8 @@ def _warn_of_no_trial(work: list[HostPlan]) -> None:
                 click.echo(f"{host.host}: {note}", err=True)
 
 
-def _within_cap(plan: Plan, hosts: int, max_hosts: int | None, where: str) -> None:
-    cap = plan.rollout.max_hosts
+def within_cap(hosts: int, cap: int | None, max_hosts: int | None, where: str) -> None:
+    """Raise :class:`InvalidInput` when more hosts would be changed than the policy, or the command line, allows."""
     allowed = max_hosts or cap
     if allowed is not None and hosts > allowed:
         raise InvalidInput(

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.checks.choice import PolicyChoice
 from orchestrator.errors import Exit, InvalidInput, Problem
 
 if TYPE_CHECKING:
     from orchestrator.fleet.collect import Collected, HostProblem
     from orchestrator.fleet.runner import Progress, Whom
-    from orchestrator.planning.pipeline import Pipeline
-    from orchestrator.policy.compose import Verify
     from orchestrator.policy.waivers import Waivers
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -132,50 +131,6 @@ def format_option(*choices: str) -> Decorator:
         show_default=True,
         help="Form of the result on stdout.",
     )
-
-
-@dataclass(frozen=True)
-class PolicyChoice:
-    """Which policy, which waivers, and whose signature they need."""
-
-    file: str | None = None
-    waivers: tuple[str, ...] = ()
-    allowed_signers: str | None = None
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return self.file or "the shipped policy"
-
-    def verify(self) -> Verify | None:
-        """What every file that did not come with the tool is held against."""
-        from orchestrator.policy.signatures import Signers
-
-        return Signers(self.allowed_signers) if self.allowed_signers else None
-
-    def pipeline(self) -> Pipeline:
-        """Load and lint the policy; anything wrong with it ends here, before any host is touched."""
-        from orchestrator.knowledge.load import knowledge
-        from orchestrator.planning.pipeline import Pipeline
-        from orchestrator.policy.lint import require_sound
-        from orchestrator.policy.load import default_path, load
-
-        known = knowledge()
-        policy = load(self.file or default_path(), known, self.verify())
-        require_sound(policy, known)
-        return Pipeline(policy, known)
-
-    def waiver_set(self, pipeline: Pipeline) -> Waivers:
-        """The waivers of this run, on this day (UTC). A file that is not valid ends here, before any host is touched."""
-        from datetime import UTC, datetime
-
-        from orchestrator.checks.base import all_checks
-        from orchestrator.checks.run import verdict  # noqa: F401  (registers the checks)
-        from orchestrator.policy.waivers import Waivers, load_all
-
-        known, policy = pipeline.decider.knowledge, pipeline.policy
-        found = load_all(self.waivers, known, all_checks(), policy, self.verify()) if self.waivers else []
-        return Waivers(found, datetime.now(UTC).date())
 
 
 def policy_options(*, waivers: bool = False) -> Decorator:

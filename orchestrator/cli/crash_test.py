@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.checks.choice import PolicyChoice
 from orchestrator.cli.common import (
     Hosts,
-    PolicyChoice,
     exit_code,
     format_option,
     gather,

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.checks.choice import PolicyChoice
 from orchestrator.cli.common import (
     Hosts,
-    PolicyChoice,
     exit_code,
     format_option,
     gather,

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.common import PolicyChoice, finding_data, format_option, policy_options, write_json
+from orchestrator.checks.choice import PolicyChoice
+from orchestrator.cli.common import finding_data, format_option, policy_options, write_json
 from orchestrator.errors import Exit
 
 

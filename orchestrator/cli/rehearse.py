@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.checks.choice import PolicyChoice
 from orchestrator.cli.common import (
     Hosts,
-    PolicyChoice,
     format_option,
     gather,
     host_options,
@@ -183,7 +183,7 @@ def _run(rehearsal: Rehearsal, attempts: list[Attempt], *, minimise: bool) -> It
 def _home() -> Path:
     from datetime import UTC, datetime
 
-    from orchestrator.proof.store import state_dir
+    from orchestrator.resources import state_dir
 
     return state_dir() / "rehearsals" / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 

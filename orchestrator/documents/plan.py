@@ -97,8 +97,16 @@ class Rollout(Document, frozen=True, kw_only=True):
     """How a plan goes through many hosts. Shares are a number of hosts or a percentage of those that change."""
 
     waves: list[str] = []  # each up to that many hosts in all; empty = one wave
+    canary: list[str] = []  # hosts of the first wave: names with wildcards, group:NAME, tag:TAG; empty = by size
+    by: str = ""  # a label (a tag LABEL=VALUE): after the canary no wave spans two values of it
     max_fail: str = "0"
+    max_unreachable: str = "100%"
     max_hosts: int | None = None
+    budget: str = ""  # hosts that enforcement may change in 24 hours, of all that it looks at; empty = no limit
+    reboots: int | None = None  # hosts that reboot at the same time
+    soak: int = 0  # seconds between a wave and the gate after it
+    pause: str = "never"  # never | canary | waves: where a run waits for somebody
+    windows: list[str] = []  # UTC; outside of them no wave begins; empty = any time
 
 
 class Plan(Document, frozen=True, kw_only=True):

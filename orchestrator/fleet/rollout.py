@@ -3,12 +3,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 
 from orchestrator.documents.plan import HostPlan, Rollout
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A host as waves see it: its name, the groups of the inventory it is in, and its tags."""
+
+    host: str
+    groups: Sequence[str] = ()
+    tags: Sequence[str] = ()
+
+    def label(self, name: str) -> str:
+        """The value of its tag ``name=value``; "" without one."""
+        return next((t[len(name) + 1 :] for t in self.tags if t.startswith(f"{name}=")), "")
+
+
+@dataclass(frozen=True)
+class Wave:
+    """Hosts that are changed together; ``name`` says which: canary, or the value of the rollout's label."""
+
+    name: str
+    hosts: Sequence[str]
 
 
 def share(text: str, of: int) -> int:
@@ -18,23 +41,63 @@ def share(text: str, of: int) -> int:
     return int(text)
 
 
-def waves(hosts: Sequence[HostPlan], rollout: Rollout) -> list[list[HostPlan]]:
-    """The hosts in waves, in their order. Each wave goes up to its share of all; the last one takes the rest."""
-    out: list[list[HostPlan]] = []
+def cut(hosts: Sequence[str], sizes: Iterable[str]) -> list[Sequence[str]]:
+    """The hosts in their order, cut where each size says (a share of all of them); the last part takes the rest. None is empty."""
+    out: list[Sequence[str]] = []
     begin = 0
-    for text in rollout.waves:
+    for text in sizes:
         end = min(max(share(text, len(hosts)), begin), len(hosts))
         if end > begin:
-            out.append(list(hosts[begin:end]))
+            out.append(hosts[begin:end])
         begin = end
     if begin < len(hosts):
-        out.append(list(hosts[begin:]))
+        out.append(hosts[begin:])
     return out
 
 
-def too_many(failed: int, rollout: Rollout, of: int) -> bool:
-    """Whether no further wave may begin."""
-    return failed > share(rollout.max_fail, of)
+def arrange(members: Sequence[Member], rollout: Rollout) -> list[Wave]:
+    """Every host in exactly one wave, and no wave empty.
+
+    The canary is what ``canary`` names, or, where waves are also made by a label, as many hosts as the first size says. All
+    other sizes count within each value of the label, whose values come in the order of their names, hosts without it last.
+    """
+    first = [m for m in members if any(_named(m, pattern) for pattern in rollout.canary)]
+    sizes = list(rollout.waves)
+    if not rollout.canary and rollout.by and sizes:
+        ordered = sorted(members, key=lambda m: (not m.label(rollout.by), m.label(rollout.by)))
+        first = ordered[: share(sizes.pop(0), len(members))]
+    chosen = {m.host for m in first}
+    rest = [m for m in members if m.host not in chosen]
+    out = [Wave("canary", [m.host for m in first])] if first else []
+    values: Mapping[str, list[str]] = {}
+    if rollout.by:
+        names = sorted({m.label(rollout.by) for m in rest}, key=lambda v: (not v, v))
+        values = {v: [m.host for m in rest if m.label(rollout.by) == v] for v in names}
+    elif rest:
+        values = {"": [m.host for m in rest]}
+    for value, hosts in values.items():
+        name = f"{rollout.by}={value}" if value else f"no {rollout.by}" if rollout.by else ""
+        out += [Wave(name, part) for part in cut(hosts, sizes)]
+    return out
+
+
+def _named(member: Member, pattern: str) -> bool:
+    kind, colon, name = pattern.partition(":")
+    if colon and kind == "group":
+        return name in member.groups
+    if colon and kind == "tag":
+        return name in member.tags
+    return fnmatchcase(member.host, pattern)
+
+
+def closed(rollout: Rollout, of: int, failed: int, unreachable: int = 0) -> str:
+    """Why no further wave may begin; "" = the gate is open. ``of``: all hosts of the run."""
+    if failed > share(rollout.max_fail, of):
+        return f"{failed} hosts have failed, allowed are {share(rollout.max_fail, of)} (rollout.max_fail {rollout.max_fail})"
+    if unreachable > share(rollout.max_unreachable, of):
+        allowed = f"{share(rollout.max_unreachable, of)} (rollout.max_unreachable {rollout.max_unreachable})"
+        return f"{unreachable} hosts could not be reached, allowed are {allowed}"
+    return ""
 
 
 def _days(text: str) -> set[int]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Applying a plan: hosts that have moved on are refused, the others run one transaction each, wave after wave.
+"""Applying a plan to some hosts at once: those that have moved on are refused, the others run one transaction each.
 
-After each wave everything is read again; when too many hosts are not as they should be, no further wave begins.
+Afterwards everything is read again and judged. Waves, and whether the next one may begin, are the engine's business.
 Where a plan changes boot arguments and the host is rebooted, they are tried for one boot before they become the default.
 """
 
@@ -15,13 +15,14 @@ import msgspec
 
 from orchestrator.bootloaders import trial_problem
 from orchestrator.checks.waive import judge_host
+from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Outcome, Verdict
 from orchestrator.fleet.act import Part, transact
 from orchestrator.fleet.act import reboot as reboot_hosts
 from orchestrator.fleet.act import rollback as roll_back_hosts
 from orchestrator.fleet.collect import Collected, from_hosts
-from orchestrator.fleet.rollout import may_reboot, too_many, waves
+from orchestrator.fleet.rollout import may_reboot
 from orchestrator.fleet.runner import Progress, Whom
 from orchestrator.planning import steps
 from orchestrator.planning.fingerprint import fingerprint
@@ -41,8 +42,7 @@ class Applied:
     verdicts: list[Verdict] = field(default_factory=list)
     pending_reboot: list[str] = field(default_factory=list)
     reboot_held: dict[str, str] = field(default_factory=dict)  # host → why the policy allows no reboot now
-    held: list[str] = field(default_factory=list)  # hosts of waves that did not begin, because too many had failed
-    waves: int = 0
+    seen: dict[str, Facts] = field(default_factory=dict)  # what was read of hosts afterwards
 
 
 @dataclass(frozen=True)
@@ -67,31 +67,29 @@ class Run:
     trial: bool = True  # with ``reboot``: new boot arguments are tried for one boot before they become the default
     progress: Progress | None = None
     waivers: Waivers | None = None
+    reboots: int | None = None  # hosts that reboot at the same time; None = all of them
+    settled: Callable[[list[Outcome]], None] | None = None  # told of transactions as soon as they have ended
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def apply(self, now: Collected) -> Applied:
-        """Apply the plan, wave after wave; ``now`` are the hosts' facts of this moment, taken before anything was changed."""
+        """Apply the plan; ``now`` are the hosts' facts of this moment, taken before anything was changed."""
         out = Applied()
         ready = self._ready(now, out)
         if self.check:
             out.outcomes += self._transact([h for h in ready if h.changes and not self._tries(h)])
             out.outcomes += self._transact([h for h in ready if self._tries(h)], "trial")
-        else:
-            failed = 0
-            rollout = self.plan.rollout
-            for wave in waves(ready, rollout):
-                if too_many(failed, rollout, len(ready)):
-                    out.held += [h.host for h in wave]
-                    continue
-                out.waves += 1
-                failed += self._wave(wave, out)
+        elif ready:
+            self._change(ready, out)
         out.outcomes.sort(key=lambda o: o.host)
         return out
 
     def _transact(self, hosts: list[HostPlan], part: Part = "whole") -> list[Outcome]:
         if not hosts:
             return []
-        return transact(self.whom, hosts, self.plan.hash, check=self.check, progress=self.progress, part=part)
+        done = transact(self.whom, hosts, self.plan.hash, check=self.check, progress=self.progress, part=part)
+        if self.settled is not None:
+            self.settled(done)
+        return done
 
     def _ready(self, now: Collected, out: Applied) -> list[HostPlan]:
         """The hosts that change and are still what the plan was made for."""
@@ -107,8 +105,8 @@ class Run:
             ready.append(host)
         return ready
 
-    def _wave(self, wave: list[HostPlan], out: Applied) -> int:
-        """Change, reboot and look again. Returns how many hosts of the wave are not as they should be."""
+    def _change(self, wave: list[HostPlan], out: Applied) -> None:
+        """Change, reboot and look again."""
         trying = [h for h in wave if self._tries(h)]
         names = {h.host for h in trying}
         rest = [h for h in wave if h.host not in names]
@@ -132,9 +130,7 @@ class Run:
             for facts in again.facts:
                 result = judge_host(self.pipeline, facts, self.waivers)
                 out.verdicts.append(result)
-                bad |= {facts.host} if result.status == "fail" else set()
-            bad |= set(settled) - {f.host for f in again.facts}
-        return len(bad)
+                out.seen[facts.host] = facts
 
     def _tries(self, host: HostPlan) -> bool:
         return self.reboot and self.trial and steps.trial(host) is not None
@@ -195,7 +191,11 @@ class Run:
         return held
 
     def _boot(self, names: list[str], *, once: bool = False) -> dict[str, str]:
-        return reboot_hosts(self.whom, names, progress=self.progress, once=once) if names else {}
+        size = self.reboots or len(names) or 1
+        answers: dict[str, str] = {}
+        for begin in range(0, len(names), size):
+            answers |= reboot_hosts(self.whom, names[begin : begin + size], progress=self.progress, once=once)
+        return answers
 
     def _reboot(
         self, needing: list[HostPlan], outcomes: list[Outcome], out: Applied

@@ -307,12 +307,21 @@ def _obstacle(facts: Facts, desired: DesiredState, boot: NextBoot) -> Refusal | 
     return None
 
 
-def _rollout(policy: Policy) -> Rollout:
+def rollout_of(policy: Policy) -> Rollout:
+    """How the policy wants its changes to go through a fleet."""
     wish = policy.rollout
     return Rollout(
         waves=[str(w) for w in wish.get("waves", [])],
+        canary=list(wish.get("canary", [])),
+        by=wish.get("by", ""),
         max_fail=str(wish.get("max_fail", 0)),
+        max_unreachable=str(wish.get("max_unreachable", "100%")),
         max_hosts=wish.get("max_hosts"),
+        budget=str(wish.get("budget", "")),
+        reboots=wish.get("reboots"),
+        soak=wish.get("soak", 0),
+        pause=wish.get("pause", "never"),
+        windows=list(wish.get("windows", [])),
     )
 
 
@@ -323,7 +332,7 @@ def seal(policy: Policy, hosts: list[HostPlan]) -> Plan:
         policy=policy.name,
         policy_hash=policy.hash,
         signers=policy.signers,
-        rollout=_rollout(policy),
+        rollout=rollout_of(policy),
         changes=sum(len(h.changes) for h in hosts if h.status == "changes"),
         hosts=sorted(hosts, key=lambda h: h.host),
     )

@@ -29,7 +29,8 @@ from orchestrator.fleet.runner import Answer, Whom
 from orchestrator.planning.pipeline import Pipeline
 from orchestrator.planning.plan import seal
 from orchestrator.policy.waivers import Waivers
-from orchestrator.proof.store import keep, read, state_dir
+from orchestrator.proof.store import keep, read
+from orchestrator.resources import state_dir
 
 _TOKEN: Final = re.compile("[0-9a-f]{16}")  # it comes back from a host
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")

@@ -13,12 +13,7 @@ import msgspec
 from orchestrator.documents.base import FORMAT_VERSION, digest, major, pretty
 from orchestrator.documents.proof import Proof
 from orchestrator.errors import InvalidInput, KdoError
-
-
-def state_dir() -> Path:
-    """``$XDG_STATE_HOME/kdump-orchestrator``; it need not exist yet."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "kdump-orchestrator"
+from orchestrator.resources import state_dir
 
 
 def keep(proof: Proof, folder: Path | None = None) -> Path:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from orchestrator.documents.base import digest
 from orchestrator.documents.plan import HostPlan, Plan
@@ -24,99 +25,121 @@ _STYLE = {
 }
 
 
-def _group(hosts: Sequence[HostPlan]) -> list[list[HostPlan]]:
-    """Hosts whose plans read the same, in the order of their first host."""
-    groups: dict[str, list[HostPlan]] = {}
-    for h in hosts:
-        shown = [(c.what, c.why, c.diff) for c in h.changes]
-        key = digest(
-            [
-                h.status,
-                h.strategy,
-                [x.state for x in h.layers],
-                h.rule,
-                h.platform,
-                shown,
-                h.reboot_why,
-                h.overrides,
-                h.notes,
-                [(r.what, r.why) for r in h.refusals],
-            ]
-        )
-        groups.setdefault(key, []).append(h)
-    return list(groups.values())
+def _key(h: HostPlan) -> str:
+    """Plans with the same key read the same."""
+    shown = [(c.what, c.why, c.diff) for c in h.changes]
+    refusals = [(r.what, r.why) for r in h.refusals]
+    layers = [x.state for x in h.layers]
+    return digest(
+        [h.status, h.strategy, layers, h.rule, h.platform, shown, h.reboot_why, h.overrides, h.notes, refusals]
+    )
 
 
-def _names(group: Sequence[HostPlan], limit: int = 8) -> str:
-    names = [h.host for h in group]
-    more = f", … ({len(names)} hosts)" if len(names) > limit else ""
+def _names(names: Sequence[str], limit: int = 8) -> str:
+    more = f", … ({len(names):,} hosts)" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+@dataclass
+class Tally:
+    """What the last line of a dry run says."""
+
+    hosts: int = 0
+    changes: int = 0
+    reboots: int = 0
+    states: dict[str, int] = field(default_factory=dict)
+    changing: int = 0  # hosts that something is done on
+
+    def add(self, h: HostPlan) -> None:
+        """Count a host."""
+        self.hosts += 1
+        self.reboots += h.reboot
+        self.states[h.status] = self.states.get(h.status, 0) + 1
+        if h.status == "changes":
+            self.changes += len(h.changes)
+            self.changing += bool(h.changes)
+
+    def line(self) -> str:
+        """``plan: 12 hosts, …``."""
+        words = {
+            "changes": "to change",
+            "none": "with nothing to change",
+            "refused": "refused",
+            "unsupported": "not supported yet",
+            "audit": "audited only",
+            "waived": "waived",
+        }
+        parts = [f"{self.states[k]:,} {w}" for k, w in words.items() if k in self.states]
+        known = f"plan: {self.hosts:,} hosts, {', '.join(parts) or 'none'}"
+        return f"{known}; {self.changes:,} changes, {self.reboots:,} reboots needed"
 
 
 def planned(plan: Plan) -> None:
     """The dry run."""
     for signer in plan.signers:
         line(f"signed: {signer}", "dim")
-    for group in _group(plan.hosts):
-        h = group[0]
-        line(f"{_names(group)}: {h.platform}", "bold")
-        if h.overrides:
-            line(f"  overrides: {', '.join(h.overrides)}", "dim")
-        if h.strategy:
-            states = ", ".join(f"{layer.name} {layer.state}" for layer in h.layers)
-            line(f"  strategy: {h.strategy}  ({states})")
-        elif h.status in ("changes", "none", "audit"):
-            line("  no kdump is wanted on this host")
-        if h.status not in ("refused", "unsupported"):
-            line(f"  rule: {h.rule}", "dim")
-        for r in h.refusals:
-            line(f"  {'not supported' if h.status == 'unsupported' else 'refused'}: {r.what} [{r.id}]", "red")
-            line(f"    why: {r.why}")
-            if r.fix:
-                line(f"    fix: {r.fix}")
-            for s in r.sources:
-                line(f"    source: {s.title}", "dim")
-        if h.rows:
-            table(
-                ("", "WANTED", "NEXT BOOT", "RUNNING", "LOADED"),
-                [(r.what, r.wanted, r.next_boot, r.running, r.loaded) for r in h.rows],
-                indent=2,
-            )
-        for number, change in enumerate(h.changes, 1):
-            line(f"  {number}. {change.what}: {change.why}", "cyan")
-            diff(change.diff)
-        if h.reboot:
-            line(f"  reboot needed: {h.reboot_why}", "yellow")
-        if h.status == "none":
-            line("  nothing to change", "green")
-        if h.status == "waived":
-            line("  waived: nothing is planned here", "yellow")
-        if h.status == "audit":
-            line("  audit: reported only, the policy does not enforce here", "yellow")
-        for note in h.notes:
-            line(f"  note: {note}", "dim")
-        line()
-    line(total(plan), "bold")
+    planned_hosts(plan.hosts)
+
+
+def planned_hosts(hosts: Iterable[HostPlan]) -> Tally:
+    """The dry run of hosts that come one by one: those whose plans read the same are shown once, and only one is kept."""
+    groups: dict[str, tuple[HostPlan, list[str]]] = {}
+    tally = Tally()
+    for h in hosts:
+        tally.add(h)
+        groups.setdefault(_key(h), (h, []))[1].append(h.host)
+    for h, names in groups.values():
+        _planned(h, names)
+    line(tally.line(), "bold")
+    return tally
+
+
+def _planned(h: HostPlan, names: Sequence[str]) -> None:
+    line(f"{_names(names)}: {h.platform}", "bold")
+    if h.overrides:
+        line(f"  overrides: {', '.join(h.overrides)}", "dim")
+    if h.strategy:
+        states = ", ".join(f"{layer.name} {layer.state}" for layer in h.layers)
+        line(f"  strategy: {h.strategy}  ({states})")
+    elif h.status in ("changes", "none", "audit"):
+        line("  no kdump is wanted on this host")
+    if h.status not in ("refused", "unsupported"):
+        line(f"  rule: {h.rule}", "dim")
+    for r in h.refusals:
+        line(f"  {'not supported' if h.status == 'unsupported' else 'refused'}: {r.what} [{r.id}]", "red")
+        line(f"    why: {r.why}")
+        if r.fix:
+            line(f"    fix: {r.fix}")
+        for s in r.sources:
+            line(f"    source: {s.title}", "dim")
+    if h.rows:
+        table(
+            ("", "WANTED", "NEXT BOOT", "RUNNING", "LOADED"),
+            [(r.what, r.wanted, r.next_boot, r.running, r.loaded) for r in h.rows],
+            indent=2,
+        )
+    for number, change in enumerate(h.changes, 1):
+        line(f"  {number}. {change.what}: {change.why}", "cyan")
+        diff(change.diff)
+    if h.reboot:
+        line(f"  reboot needed: {h.reboot_why}", "yellow")
+    if h.status == "none":
+        line("  nothing to change", "green")
+    if h.status == "waived":
+        line("  waived: nothing is planned here", "yellow")
+    if h.status == "audit":
+        line("  audit: reported only, the policy does not enforce here", "yellow")
+    for note in h.notes:
+        line(f"  note: {note}", "dim")
+    line()
 
 
 def total(plan: Plan) -> str:
     """The last line: how many hosts are in which state."""
-    count: dict[str, int] = {}
+    tally = Tally()
     for h in plan.hosts:
-        count[h.status] = count.get(h.status, 0) + 1
-    words = {
-        "changes": "to change",
-        "none": "with nothing to change",
-        "refused": "refused",
-        "unsupported": "not supported yet",
-        "audit": "audited only",
-        "waived": "waived",
-    }
-    parts = [f"{count[k]} {w}" for k, w in words.items() if k in count]
-    reboots = sum(h.reboot for h in plan.hosts)
-    return (
-        f"plan: {len(plan.hosts)} hosts, {', '.join(parts) or 'none'}; {plan.changes} changes, {reboots} reboots needed"
-    )
+        tally.add(h)
+    return tally.line()
 
 
 def outcomes(results: Sequence[Outcome]) -> None:

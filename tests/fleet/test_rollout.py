@@ -13,7 +13,7 @@ from orchestrator.documents.plan import Change, HostPlan, Rollout
 from orchestrator.documents.verdict import Outcome, Verdict
 from orchestrator.fleet import session
 from orchestrator.fleet.collect import Collected
-from orchestrator.fleet.rollout import in_window, may_reboot, share, too_many, waves
+from orchestrator.fleet.rollout import Member, arrange, closed, in_window, may_reboot
 from orchestrator.fleet.runner import Whom
 from orchestrator.knowledge.load import knowledge
 from orchestrator.planning.fingerprint import fingerprint
@@ -35,26 +35,60 @@ def plans(count):
     ], facts  # fmt: skip
 
 
-@given(st.integers(0, 60), st.lists(SHARE, max_size=6))
-def test_every_host_is_in_exactly_one_wave_and_no_wave_is_empty(count, sizes):
-    hosts, _ = plans(count)
-    found = waves(hosts, Rollout(waves=sizes))
-    assert [h for wave in found for h in wave] == hosts and all(found)
-    for wave, size in zip(found, [s for s in sizes if share(s, count)][:1], strict=False):
-        assert len(wave) <= max(share(size, count), 1)
+def members(count, zones=("",), groups=()):
+    return [Member(f"h{i:03d}", groups if i % 5 == 0 else (), [f"zone={zones[i % len(zones)]}"]) for i in range(count)]
+
+
+ROLLOUT = st.builds(
+    Rollout,
+    waves=st.lists(SHARE, max_size=6),
+    canary=st.lists(st.sampled_from(["h00*", "group:first", "tag:zone=b", "nobody"]), max_size=2),
+    by=st.sampled_from(["", "zone", "rack"]),
+)
+
+
+@given(st.integers(0, 60), ROLLOUT)
+def test_every_host_is_in_exactly_one_wave_and_no_wave_is_empty(count, rollout):
+    hosts = members(count, ("a", "b", ""), ("first",))
+    found = arrange(hosts, rollout)
+    assert sorted(h for wave in found for h in wave.hosts) == [m.host for m in hosts] and all(w.hosts for w in found)
+    if rollout.by == "zone":
+        zone = {m.host: m.label("zone") for m in hosts}
+        assert all(len({zone[h] for h in w.hosts}) == 1 for w in found if w.name != "canary")
+    if rollout.canary and not rollout.by and rollout.waves and found:
+        named = {m.host for m in hosts if _is_canary(m, rollout)}
+        assert not named or set(found[0].hosts) == named
+
+
+def _is_canary(member, rollout):
+    return any(
+        {"h00*": member.host.startswith("h00"), "group:first": "first" in member.groups, "tag:zone=b": "zone=b" in member.tags}.get(c)
+        for c in rollout.canary
+    )  # fmt: skip
+
+
+def sizes(count, rollout):
+    return [(w.name, len(w.hosts)) for w in arrange(members(count, ("b", "a")), rollout)]
 
 
 def test_canary_then_ten_percent_then_all():
-    hosts, _ = plans(50)
-    assert [len(w) for w in waves(hosts, Rollout(waves=["1", "10%", "100%"]))] == [1, 4, 45]
-    assert [len(w) for w in waves(hosts, Rollout(waves=["1", "10%"]))] == [1, 4, 45]  # nobody is forgotten
-    assert [len(w) for w in waves(hosts, Rollout())] == [50]
-    assert share("1%", 10) == 1 and share("0%", 10) == 0
+    assert sizes(100, Rollout(waves=["1", "10%", "100%"])) == [("", 1), ("", 9), ("", 90)]
+    assert sizes(3, Rollout(waves=["1", "10%"])) == [("", 1), ("", 2)]
+    assert sizes(5, Rollout()) == [("", 5)]
+
+
+def test_zone_after_zone():
+    rollout = Rollout(waves=["2", "50%", "100%"], by="zone")
+    assert sizes(20, rollout) == [("canary", 2), ("zone=a", 4), ("zone=a", 4), ("zone=b", 5), ("zone=b", 5)]
+    assert sizes(4, Rollout(canary=["h003"], by="zone")) == [("canary", 1), ("zone=a", 1), ("zone=b", 2)]
+    assert sizes(4, Rollout(by="rack")) == [("no rack", 4)]
 
 
 def test_the_gate():
-    assert not too_many(0, Rollout(), 100) and too_many(1, Rollout(), 100)
-    assert not too_many(2, Rollout(max_fail="2%"), 100) and too_many(3, Rollout(max_fail="2%"), 100)
+    assert not closed(Rollout(), 100, 0) and "1 hosts have failed, allowed are 0" in closed(Rollout(), 100, 1)
+    assert not closed(Rollout(max_fail="2%"), 100, 2) and closed(Rollout(max_fail="2%"), 100, 3)
+    assert not closed(Rollout(max_fail="3"), 100, 3, unreachable=100)
+    assert "could not be reached" in closed(Rollout(max_unreachable="5%"), 100, 0, unreachable=6)
 
 
 @pytest.mark.parametrize(
@@ -112,23 +146,6 @@ def run(hosts, facts, rollout, **options):
     plan = seal(policy, [msgspec.structs.replace(h, changes=[change]) for h in hosts])
     plan = msgspec.structs.replace(plan, rollout=rollout)
     return session.Run(Pipeline(policy, K), Whom(("x,",)), plan, **options).apply(Collected(facts, []))
-
-
-def test_no_wave_begins_after_too_many_have_failed(monkeypatch):
-    hosts, facts = plans(20)
-    world = World(monkeypatch, facts, bad=["h003"])
-    out = run(hosts, facts, Rollout(waves=["1", "5", "100%"]), reboot=True)
-    assert [len(w) for w in world.changed] == [1, 4] and out.waves == 2
-    assert out.held == [f"h{i:03d}" for i in range(5, 20)]
-    assert "h003" not in world.rebooted  # what was undone is not rebooted
-
-
-def test_a_host_that_validates_badly_counts_as_failed(monkeypatch):
-    hosts, facts = plans(3)
-    World(monkeypatch, facts, invalid=["h000"])
-    out = run(hosts, facts, Rollout(waves=["1"]), reboot=True)
-    assert out.held == ["h001", "h002"]
-    assert run(hosts, facts, Rollout(waves=["1"], max_fail="1"), reboot=True).held == []
 
 
 def test_reboots_wait_for_their_window(monkeypatch):

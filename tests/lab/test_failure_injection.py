@@ -110,7 +110,7 @@ class Injector:
         assert differs == {}, (mode, number, what, differs)
         if mode.startswith("power"):
             if self.before["unit"] != "enabled":
-                self.guest.ssh("kdump-config load")
+                self.guest.ssh("grep -q 1 /sys/kernel/kexec_crash_loaded || kdump-config load")
             self.before[RECORD] = self.run("picture")[RECORD]
 
     def _power_loss(self, mode: str, number: int) -> None:

@@ -11,7 +11,8 @@ from orchestrator.errors import KdoError
 from orchestrator.fleet.runner import Answer, Whom
 from orchestrator.proof import crash_test
 from orchestrator.proof.crash_test import CrashTest, NotBack, NotReady, judged_by_host, late, only_one, verdict_of
-from orchestrator.proof.store import read, state_dir, stored
+from orchestrator.proof.store import read, stored
+from orchestrator.resources import state_dir
 from tests.builders import KDUMP_TOOLS, debian, file, redhat
 
 PROOF = Proof(how="crash-test", host="web1", kernel="6.1.0-1", state="s1")

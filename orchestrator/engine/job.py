@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a run was asked for, and what a worker gets to do one shard of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from orchestrator.documents.base import Document
+from orchestrator.documents.plan import Rollout
+from orchestrator.fleet.runner import Whom
+
+#: Hosts of one shard: few enough that a lost worker costs little, enough that Ansible's start does not count.
+SHARD = 200
+
+
+class Settings(Document, frozen=True, kw_only=True):
+    """Kept with the run, so that it can be resumed. No variables of hosts, no secrets."""
+
+    inventory: list[str] = []
+    limit: str = ""
+    forks: int = 20
+    become: bool = False
+    policy: str | None = None  # file or shipped name; None = the shipped default
+    waivers: list[str] = []
+    signers: str | None = None
+    lane: str = "ansible"  # auto | fast | ansible, of a sweep
+    reboot: bool = False
+    trial: bool = True
+    shard: int = SHARD
+    parallel: int = 0  # shards at the same time; 0 = one for each CPU
+    engine: str = "local"  # local | queue | ssh
+    sites: dict[str, str] = {}  # engine ssh: site → user@host of its execution node
+    rollout: Rollout = Rollout()
+    folder: str = ""  # where relative names begin
+
+    def whom(self, hosts_only: bytes = b"") -> Whom:
+        """For the Ansible side."""
+        return Whom(tuple(self.inventory), self.limit, self.forks, self.become, hosts_only)
+
+    def data(self) -> Mapping[str, Any]:
+        """As plain data, for the store."""
+        found: Mapping[str, Any] = msgspec.to_builtins(self)
+        return found
+
+
+def settings_of(data: Mapping[str, Any]) -> Settings:
+    """Back from the store; what another version has written beside is ignored."""
+    return msgspec.convert(data, Settings)
+
+
+class Job(Document, frozen=True, kw_only=True):
+    """One shard for one worker process. ``hosts_only`` holds variables of hosts: it goes through a pipe and nowhere else."""
+
+    store: str
+    run: str
+    shard: int
+    worker: str
+    hosts_only: bytes = b""
+    via: str = ""  # an execution node: Ansible runs there
+
+
+def worker_name(suffix: str = "") -> str:
+    """A name for this process that no other one has."""
+    return f"{socket.gethostname()}:{os.getpid()}{':' + suffix if suffix else ''}"

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shards on a PostgreSQL queue (Procrastinate): durable, taken by workers near the hosts, given to others when those die.
+
+The queue only says that a shard wants to be done. What was done is in the store: a job that is delivered twice finds the shard
+taken, or done, and does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from orchestrator.engine.child import CANCELLED, DONE, TAKEN
+from orchestrator.engine.executor import Ended
+from orchestrator.engine.job import Job
+from orchestrator.errors import InvalidInput, KdoError
+from orchestrator.store import runs
+from orchestrator.store.database import PostgresDatabase, Statements
+from orchestrator.store.store import Store
+
+#: Queue of hosts that name no site.
+DEFAULT = "default"
+#: Seconds between a worker's signs of life, and of silence before its jobs go to others: more than three of them.
+HEARTBEAT, STALLED = 10.0, 35.0
+_TASK = "kdo.shard"
+_ABORT_LOOK = 1.0  # seconds between two looks whether a job is to be given up
+
+
+class _Taken(Exception):
+    """Another worker has the shard, or had it a moment ago."""
+
+
+def lock_of(run: str, shard: int) -> str:
+    """The name under which a shard stands in the queue."""
+    return f"kdo:{run}:{shard}"
+
+
+def _library() -> Any:
+    try:
+        import procrastinate  # noqa: PLC0415  (the extra)
+    except ImportError:
+        why = "Procrastinate is not installed"
+        raise InvalidInput("the queue cannot be used", why=why, fix="pip install 'kdump-orchestrator[fleet]'") from None
+    return procrastinate
+
+
+def prepare(store: Store) -> None:
+    """Make the queue's own tables beside the store's, once. Raises :class:`InvalidInput` where the store is no PostgreSQL."""
+    if not isinstance(store.database, PostgresDatabase):
+        raise InvalidInput(
+            "a queue needs a store on PostgreSQL", where=store.name, why="workers on other machines cannot reach a file",
+            fix="--store postgresql://HOST/DATABASE",
+        )  # fmt: skip
+    database = store.database
+    text = (_library().schema.SchemaManager).get_schema()
+
+    def work(s: Statements) -> None:
+        database.exclusive(s)
+        if s.all("SELECT to_regclass('procrastinate_jobs')")[0][0] is None:
+            database.connection.execute(text)
+
+    database.do(work)
+
+
+def application(url: str, *, waits: bool, perform: Callable[..., Awaitable[None]] | None = None) -> Any:
+    """Procrastinate's App with our one task. ``waits``: for a worker (asynchronous), not only to put jobs in."""
+    library = _library()
+    connector = library.PsycopgConnector if waits else library.SyncPsycopgConnector
+    app = library.App(connector=connector(conninfo=url))
+
+    async def nothing(context: Any, **_: Any) -> None:
+        raise NotImplementedError
+
+    # A shard that somebody else may still be on is looked at again until its worker is known to be alive, or silent.
+    retry = library.RetryStrategy(max_attempts=60, wait=5, retry_exceptions=[_Taken])
+    app.task(name=_TASK, pass_context=True, retry=retry)(perform or nothing)
+    return app
+
+
+class QueueExecutor:
+    """Puts shards into the queue and watches the store for what comes of them."""
+
+    def __init__(self, store: Store) -> None:
+        prepare(store)
+        self.store = store
+        self.app = application(store.url, waits=False)
+        self.app.open()
+        self._run = ""
+        self._pending: list[Job] = []
+        self._out: set[int] = set()
+
+    def room(self) -> int:
+        """A queue takes everything."""
+        return 1_000_000
+
+    def busy(self) -> int:
+        """Shards that have not come to an end."""
+        return len(self._out)
+
+    def submit(self, job: Job) -> None:
+        """Take a shard; it goes into the queue with others. Variables of hosts do not: workers have inventories of their own."""
+        self._run = job.run
+        self._pending.append(job)
+        self._out.add(job.shard)
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        sites = {s.number: s.site for s in runs.shards(self.store.database, self._run)}
+        library = _library()
+        for job in self._pending:
+            lock = lock_of(job.run, job.shard)
+            configured = self.app.configure_task(
+                _TASK, queue=sites.get(job.shard) or DEFAULT, lock=lock, queueing_lock=lock, allow_unknown=True
+            )
+            with suppress(library.exceptions.AlreadyEnqueued):
+                configured.defer(run=job.run, shard=job.shard)
+        self._pending = []
+
+    def poll(self, seconds: float) -> list[Ended]:
+        """What the store says of the shards that are out."""
+        self._flush()
+        found = []
+        states = {s.number: s for s in runs.shards(self.store.database, self._run)} if self._out else {}
+        for number in sorted(self._out):
+            state = states[number].state
+            if state == "done":
+                found.append(Ended(number, True))
+            elif state == "cancelled":
+                found.append(Ended(number, False, "cancelled", again=False))
+            elif state in ("lost", "waiting") and not self._queued(number):
+                found.append(Ended(number, False, states[number].why or "no worker has it, and it is not in the queue"))
+        self._out -= {e.shard for e in found}
+        if not found:
+            time.sleep(seconds)
+        return found
+
+    def _queued(self, number: int) -> bool:
+        sql = "SELECT count(*) FROM procrastinate_jobs WHERE lock = ? AND status IN ('todo', 'doing')"
+        return bool(self.store.database.read(sql, (lock_of(self._run, number),))[0][0])
+
+    def stop(self) -> None:
+        """Take back what no worker has begun. What is under way is cancelled through the run's state, or comes to its end."""
+        jobs = self.store.database.read(
+            "SELECT id, lock FROM procrastinate_jobs WHERE status = 'todo' AND lock LIKE ?", (f"kdo:{self._run}:%",)
+        )
+        for number, _lock in jobs:
+            self.app.job_manager.cancel_job_by_id(number, abort=False, delete_job=True)
+        self._pending = []
+        states = {s.number: s.state for s in runs.shards(self.store.database, self._run)}
+        cancelling = runs.state_of(self.store.database, self._run) == "cancelling"
+        self._out = {n for n in self._out if states.get(n) == "running"} if cancelling else set()
+
+    def close(self) -> None:
+        """End the connections."""
+        self.app.close()
+
+
+Variables = Callable[[str, int], bytes]  # run, shard → the inventory of its hosts
+
+
+class ShardWorker:
+    """One worker: takes shards of some sites, each in a process of its own."""
+
+    def __init__(
+        self, url: str, sites: list[str], concurrency: int, variables: Variables, say: Callable[[str], None]
+    ) -> None:
+        self.url, self.sites, self.concurrency = url, sites, concurrency
+        self.variables, self.say = variables, say
+        self.name = f"{os.uname().nodename}:{os.getpid()}"
+        self.app: Any = None
+
+    async def run(self, *, wait: bool = True) -> None:
+        """Work until a signal comes; ``wait=False``: until the queue is empty."""
+        self.app = application(self.url, waits=True, perform=self._shard)
+        async with self.app.open_async():
+            rescuer = asyncio.create_task(self._rescue())
+            try:
+                await self.app.run_worker_async(
+                    queues=self.sites, name=self.name, concurrency=self.concurrency, wait=wait, delete_jobs="successful",
+                    update_heartbeat_interval=HEARTBEAT, stalled_worker_timeout=STALLED, abort_job_polling_interval=2.0,
+                    fetch_job_polling_interval=2.0,
+                )  # fmt: skip
+            finally:
+                rescuer.cancel()
+
+    async def _rescue(self) -> None:
+        """Jobs of workers that are gone go back into the queue, whoever of the living sees it first."""
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            with suppress(Exception):  # the server may be away; there is a next time
+                manager = self.app.job_manager
+                for job in await manager.get_stalled_jobs(task_name=_TASK, seconds_since_heartbeat=STALLED):
+                    self.say(f"shard {job.task_kwargs.get('shard')}: its worker is gone, it goes back into the queue")
+                    await manager.retry_job(job)
+
+    async def _shard(self, context: Any, run: str, shard: int) -> None:
+        """The task: a process that does the shard, and an ear for orders to give it up."""
+        loop = asyncio.get_running_loop()
+        job = await loop.run_in_executor(None, self._job, run, shard, int(context.job.id or 0))
+        if job is None:
+            return
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "orchestrator.engine.child", stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
+            env={**os.environ, "KDO_PARENT": str(os.getpid())},
+        )  # fmt: skip
+        said = asyncio.create_task(process.communicate(msgspec.json.encode(job)))
+        try:
+            while not said.done():
+                await asyncio.wait([said], timeout=_ABORT_LOOK)
+                if context.should_abort():
+                    process.terminate()
+        except asyncio.CancelledError:
+            process.send_signal(signal.SIGTERM)
+            await said
+            raise
+        _, errors = await said
+        code = process.returncode
+        self.say(f"run {run} shard {shard}: {'done' if code == DONE else f'ended with {code}'}")
+        if code == TAKEN:
+            raise _Taken
+        if code not in (DONE, CANCELLED):
+            raise KdoError(f"the shard ended with {code}: {errors.decode('utf-8', 'replace')[-600:]}")
+
+    def _job(self, run: str, shard: int, number: int) -> Job | None:
+        """What the process gets; None where nothing is left to do."""
+        with Store(self.url) as store:
+            state = runs.state_of(store.database, run)
+            states = {s.number: s.state for s in runs.shards(store.database, run)}
+        if states.get(shard, "done") == "done" or state in ("", "cancelled", "cancelling"):
+            return None
+        worker = f"{self.name}:{number}"
+        return Job(store=self.url, run=run, shard=shard, worker=worker, hosts_only=self.variables(run, shard))
+
+
+def statistics(store: Store) -> Mapping[str, int]:
+    """Jobs of the queue by status."""
+    found: dict[str, int] = dict(
+        store.database.read("SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY 1")
+    )
+    return found

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is on record of a fleet, for people: the states of its hosts, its runs, and what came of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from orchestrator.reports.text import line, table
+from orchestrator.store.audit import Entry
+from orchestrator.store.hosts import STATES, HostRow
+from orchestrator.store.runs import OPEN, HostOf, RunRow, WaveRow
+
+STYLES = {
+    "failed": "bold red", "unreachable": "red", "drift": "yellow", "pending reboot": "yellow", "refused": "red",
+    "waived": "yellow", "proof expired": "yellow", "changed": "green", "compliant": "green",
+}  # fmt: skip
+
+
+def states(counts: Mapping[str, int], cells: Iterable[tuple[str, str, str, int]], proofs: Mapping[str, int]) -> None:
+    """How many hosts are in which state, and which platforms they are."""
+    total = sum(counts.values())
+    if not total:
+        line("no host is on record: kdo sweep -i INVENTORY", "yellow")
+        return
+    width = len(f"{total:,}")
+    for state, number in counts.items():
+        share = f"{100 * number / total:5.1f} %"
+        line(f"{number:>{width},} {share}  {state:<15} {STATES.get(state, '')}".rstrip(), STYLES.get(state, ""))
+    line(f"{total:>{width},} hosts", "bold")
+    if sum(proofs.values()):
+        said = ", ".join(f"{n} {s}" for s, n in proofs.items())
+        line(f"crash tests: {said}", "dim")
+    rows: dict[tuple[str, str], dict[str, int]] = {}
+    for arch, hypervisor, state, number in cells:
+        rows.setdefault((arch or "?", hypervisor or "?"), {})[state] = number
+    line()
+    shown = list(counts)
+    table(
+        ("ARCH", "HYPERVISOR", "HOSTS", *(s.upper() for s in shown)),
+        [
+            (a, h, f"{sum(n.values()):,}", *(f"{n[s]:,}" if s in n else "." for s in shown))
+            for (a, h), n in sorted(rows.items())
+        ],
+    )
+
+
+def hosts(rows: Iterable[HostRow]) -> int:
+    """One line for each host: state, since when, what it is, why. Returns how many there were."""
+    count = 0
+    for h in rows:
+        count += 1
+        proof = f" [{h.proof}]" if h.proof and h.proof != "never proven" else ""
+        line(f"{h.host}: {h.state} since {h.since[:16]}{proof}  {h.platform}", STYLES.get(h.state, ""))
+        if h.why:
+            line(f"  {h.why}", "dim")
+    return count
+
+
+def one_host(
+    row: HostRow, history: Sequence[tuple[str, str, str]], runs: Sequence[HostOf], names: Sequence[str]
+) -> None:
+    """Everything that the store says of one host."""
+    hosts([row])
+    for what, value in (("strategy", row.strategy), ("rule", row.rule), ("kernel", row.kernel), ("tags", row.tags),
+                        ("crash tests", row.proof), ("last answered", row.seen[:19]), ("last asked", row.tried[:19])):  # fmt: skip
+        if value:
+            line(f"  {what:<14} {value}")
+    line(
+        f"  {'facts':<14} {len(history)} different since {history[0][1][:16]}"
+        if history
+        else "  no facts are on record"
+    )
+    for name, h in zip(names, runs, strict=True):
+        line(f"  run {name}: {h.state}{': ' + h.why if h.why else ''}", "dim")
+
+
+def run_list(runs: Sequence[RunRow], tallies: Sequence[Mapping[str, int]]) -> None:
+    """One line for each run, newest first."""
+    table(
+        ("RUN", "KIND", "STATE", "HOSTS", "BEGUN", "WHO", "CAME TO"),
+        [
+            (
+                r.id,
+                r.kind,
+                r.state,
+                f"{r.hosts:,}",
+                r.created[:16],
+                r.who,
+                ", ".join(f"{n:,} {s}" for s, n in sorted(t.items())),
+            )
+            for r, t in zip(runs, tallies, strict=True)
+        ],
+    )
+
+
+def run(row: RunRow, waves: Sequence[WaveRow], tally: Mapping[str, int], bad: Iterable[HostOf]) -> None:
+    """One run: its waves, and the hosts that need somebody."""
+    line(f"{row.id}: {row.kind} {row.state}{': ' + row.why if row.why else ''}", "bold")
+    line(
+        f"  policy {row.policy} {row.policy_hash[:12]}, begun {row.created[:19]} by {row.who}, {row.hosts:,} hosts",
+        "dim",
+    )
+    for w in waves:
+        name = f" {w.name}" if w.name else ""
+        why = f": {w.why}" if w.why else ""
+        line(f"  wave {w.number + 1}{name}: {w.state}, {w.hosts:,} hosts, {w.failed:,} failed{why}")
+    came_to(tally)
+    for h in bad:
+        line(f"{h.host}: {h.state}{': ' + h.why if h.why else ''}", STYLES.get(h.state, "red"))
+
+
+def came_to(tally: Mapping[str, int]) -> None:
+    """What came of the hosts of a run, in one line."""
+    done = ", ".join(f"{n:,} {s}" for s, n in sorted(tally.items()) if s not in OPEN)
+    left = sum(tally.get(s, 0) for s in OPEN)
+    line(f"  {done or 'no host is done'}{f'; {left:,} not done' if left else ''}", "bold")
+
+
+def compared(rows: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], int]:
+    """Hosts that ended differently in two runs; returns how often each difference occurs."""
+    found: dict[tuple[str, str], int] = {}
+    for host, then, later in rows:
+        found[then, later] = found.get((then, later), 0) + 1
+        line(f"{host}: {then or 'not in it'} → {later or 'not in it'}", STYLES.get(later, ""))
+    return found
+
+
+def audit(entries: Iterable[Entry]) -> None:
+    """The audit trail, a line for each entry."""
+    for e in entries:
+        line(f"{e.number:>6} {e.at[:19]} {e.who}: {e.what} {e.subject}")
+        if e.detail not in ("", "{}"):
+            line(f"       {e.detail}", "dim")

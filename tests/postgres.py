@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real PostgreSQL server of the test's own: Debian's binaries, a private directory, a socket and a port of loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+def binaries() -> Path | None:
+    """Where initdb and postgres are; installed from the distribution's packages where that can be done."""
+    for attempt in range(2):
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
+        if found:
+            return found[0].parent
+        if shutil.which("initdb"):
+            return Path(str(shutil.which("initdb"))).parent
+        if attempt or os.getuid() != 0 or not shutil.which("apt-get"):
+            return None
+        # The package would start a server of its own, on the usual port.
+        wanted = "postgresql-common", "postgresql"
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        conf = Path("/etc/postgresql-common/createcluster.conf")
+        subprocess.run(["apt-get", "update", "-qq"], env=env, capture_output=True, check=False)
+        subprocess.run(["apt-get", "install", "-y", "-qq", wanted[0]], env=env, capture_output=True, check=False)
+        if conf.is_file():
+            conf.write_text(conf.read_text() + "\ncreate_main_cluster = false\n")
+        subprocess.run(["apt-get", "install", "-y", "-qq", wanted[1]], env=env, capture_output=True, check=False)
+    return None
+
+
+@dataclass
+class Server:
+    """A server that can be stopped and started again."""
+
+    folder: Path
+    bin: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its default database."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def _as(self, *command: str) -> list[str]:
+        """PostgreSQL does not run as root."""
+        return ["runuser", "-u", "postgres", "--", *command] if os.getuid() == 0 else [*command]
+
+    def make(self) -> None:
+        """The files of an empty server."""
+        if os.getuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        command = [str(self.bin / "initdb"), "-D", str(self.folder / "data"), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8",
+                   "--locale=C.UTF-8"]  # fmt: skip
+        done = subprocess.run(self._as(*command), capture_output=True, cwd="/", check=False)
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off",
+                    "max_connections": 60}  # fmt: skip
+        options = [x for k, v in settings.items() for x in ("-c", f"{k}={v}")]
+        command = self._as(str(self.bin / "postgres"), "-D", str(self.folder / "data"), *options)
+        log = (self.folder / "log").open("ab")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", start_new_session=True)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 1):
+                    pass
+                import psycopg
+
+                psycopg.connect(self.url, connect_timeout=2).close()
+                return
+            except Exception:
+                time.sleep(0.1)
+        raise AssertionError((self.folder / "log").read_text()[-2000:])
+
+    def stop(self, how: str = "fast") -> None:
+        """End it: fast, or immediate as a crash would."""
+        command = [str(self.bin / "pg_ctl"), "-D", str(self.folder / "data"), "-m", how, "-w", "stop"]
+        subprocess.run(self._as(*command), capture_output=True, cwd="/", check=False)
+        if self.process is not None:
+            self.process.wait(30)
+            self.process = None
+
+    def database(self, name: str) -> str:
+        """The URL of a new database."""
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return self.url.rsplit("/", 1)[0] + f"/{name}"
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[Server]:
+    """A running server; skips, with the reason, where there is none to be had."""
+    where = binaries()
+    if where is None:
+        pytest.skip("PostgreSQL is not installed, and cannot be installed here")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Its parents must be open to the user that it runs as.
+    place = Path("/tmp") / f"kdo-postgres-{os.getpid()}-{port}"
+    place.mkdir(mode=0o700)
+    found = Server(place, where, port)
+    try:
+        found.make()
+        found.start()
+        yield found
+    finally:
+        found.stop("immediate")
+        shutil.rmtree(place, ignore_errors=True)
