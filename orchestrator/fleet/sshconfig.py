@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from glob import glob
 from pathlib import Path
 
@@ -80,7 +80,10 @@ class Options:
 
     def add(self, keyword: str, words: Sequence[str]) -> None:
         """Take an option as OpenSSH does: the first one wins. Raises :class:`Unsupported`."""
-        if keyword == "identityfile":
+        if keyword == GIVEN_KEY:
+            if _exists(expand_home(words[0])):
+                self.add("identityfile", words)
+        elif keyword == "identityfile":
             if words[0] not in self.identities:
                 self.identities.append(words[0])
         elif keyword in FOLLOWED:
@@ -119,7 +122,8 @@ def option(text: str) -> Option:
 
 
 _FLAGS_IGNORED = "CqvTxaknM"
-_WITH_VALUE = {"i": "identityfile", "J": "proxyjump", "l": "user", "p": "port"}
+GIVEN_KEY = "-i"  # unlike IdentityFile, it does not count where there is no such file
+_WITH_VALUE = {"i": GIVEN_KEY, "J": "proxyjump", "l": "user", "p": "port"}
 
 
 @cache
@@ -241,6 +245,11 @@ def _lines(
                     yield from _lines(Path(found), user, when, final, depth + 1)
         else:
             yield _Line(when, final, (keyword, words))
+
+
+@lru_cache(maxsize=1024)
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - a name with a null byte is false here, not an error
 
 
 @cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,11 +44,18 @@ class Unreachable(Exception):
     """The host cannot be reached; the text is what Ansible would say of it."""
 
 
+class _Pairs(list[Any]):
+    """Key pairs. Also when there are none, AsyncSSH must take this list (and the agent) and not look for keys by itself."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
 @dataclass
 class _Keys:
     """What can be shown to a host. ``incomplete``: an identity is there that only ssh can use (a passphrase, a token)."""
 
-    pairs: list[Any] = field(default_factory=list)
+    pairs: list[Any] = field(default_factory=_Pairs)
     incomplete: bool = False
 
 
@@ -106,6 +114,11 @@ class Wire:
         where = f"{place.host} port {place.port}"
         sock = None if through is not None else await _open(place)
         known = self._known_keys(place)
+        choice = self._choice(place.algorithms)
+        # The kinds of key that are known come first, as in OpenSSH; the others stay, so that a host with another key is seen as such.
+        kinds = {kind.decode() for key in known[0] for kind in key.sig_algorithms}
+        accepted = choice["server_host_key_algs"]
+        first = [a for a in accepted if a in kinds or (known[1] and a in _CERTIFICATES)]
         try:
             return await asyncssh.connect(
                 place.host,
@@ -114,7 +127,7 @@ class Wire:
                 tunnel=through,
                 config=None,
                 username=place.user,
-                client_keys=keys.pairs or None,
+                client_keys=keys.pairs if len(keys.pairs) or place.agent else None,
                 agent_path=place.agent or None,
                 known_hosts=known,
                 host_key_alias=place.known_as or None,
@@ -126,7 +139,7 @@ class Wire:
                 compression_algs=None,
                 connect_timeout=None,
                 login_timeout=0,
-                **self._choice(place.algorithms),
+                **{**choice, "server_host_key_algs": first + [a for a in accepted if a not in first]},
             )
         except asyncssh.HostKeyNotVerifiable as e:
             _close(sock)
@@ -141,11 +154,8 @@ class Wire:
                 ) from None
             text = f"Failed to connect to the host via ssh: {place.user}@{place.host}: Permission denied (publickey)."
             raise Unreachable(text) from None
-        except asyncssh.KeyExchangeFailed as e:
+        except asyncssh.KeyExchangeFailed:
             _close(sock)
-            if "host key" in e.reason.lower() and any(known[:2]):
-                raise Unreachable("Failed to connect to the host via ssh: Host key verification failed. "
-                                  "(the host has no key of a known kind)") from None  # fmt: skip
             raise Unsupported("no common algorithm for the connection") from None
         except asyncssh.ChannelOpenError as e:
             raise Unreachable(f"Failed to connect to the host via ssh: channel 0: open failed: {e.reason}") from None
@@ -222,8 +232,7 @@ class Wire:
                 "mac_algs": _allowed(_MACS, wanted.get("macs", "")),
                 "signature_algs": _allowed(_SIGNATURES, wanted.get("pubkeyacceptedalgorithms", "")),
             }
-            if "hostkeyalgorithms" in wanted:
-                out["server_host_key_algs"] = _allowed(_CERTIFICATES + _SIGNATURES, wanted["hostkeyalgorithms"])
+            out["server_host_key_algs"] = _allowed(_CERTIFICATES + _SIGNATURES, wanted.get("hostkeyalgorithms", ""))
             self._algorithms[said] = out
         return self._algorithms[said]
 
@@ -276,8 +285,7 @@ async def _open(place: Endpoint) -> socket.socket:
         except TimeoutError:
             said = "Connection timed out"
         except OSError as e:
-            said = e.strerror or str(e)
-            said = said[said.find("[Errno") :].split("] ")[-1] if "[Errno" in said else said
+            said = os.strerror(e.errno) if e.errno else str(e)  # asyncio has words of its own
         else:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
