@@ -198,7 +198,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
         negated = pattern.startswith("!")
         word = pattern[1:] if negated else pattern
         # Brackets mean nothing to OpenSSH, and everything to fnmatch.
-        if fnmatchcase(name.lower(), word.lower().replace("[", "[[]")):
+        if fnmatchcase(name, word.replace("[", "[[]")):
             if negated:
                 return False
             found = True
@@ -280,7 +280,8 @@ def resolve(name: str, given: Sequence[Option], config: str = "") -> Options:
     for file in files:
         file.apply(name, out, final=False)
     if any(file.has_final for file in files):
-        again = out.get("hostname", name).replace("%h", name)
+        # The last pass sees the name that the first one found, and cannot change it any more.
+        again = out.first.setdefault("hostname", ("%h",))[0].replace("%h", name)
         for file in files:
             file.apply(again, out, final=True)
     return out

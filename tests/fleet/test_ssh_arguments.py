@@ -79,7 +79,7 @@ LINE = st.one_of(
 
 
 @pytest.mark.skipif(not shutil.which("ssh"), reason="the OpenSSH client is not installed here")
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(LINE, max_size=14),
     st.lists(
