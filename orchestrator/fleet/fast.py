@@ -181,7 +181,9 @@ def notes(left: dict[str, str]) -> list[Problem]:
     for host, why in left.items():
         example.setdefault(why, host)
     return [
-        Problem(f"{count} host{'s' if count > 1 else ''} asked through Ansible: {why}", example[why], severity="note")
+        Problem(
+            f"{count} host{'s' if count > 1 else ''} not asked over the fast lane: {why}", example[why], severity="note"
+        )
         for why, count in Counter(left.values()).most_common()
     ]
 
