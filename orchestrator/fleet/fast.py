@@ -168,10 +168,10 @@ class _Sweep:
         if word == "failed":
             with suppress(msgspec.MsgspecError):
                 return problem_of(host.name, "failed", msgspec.json.decode(document, type=str)[:1000])
+        if code in (126, 127) or b"command not found" in said.errors:
+            raise Unsupported("no Python by that name on the host")
         if become and b"sudo" in said.errors:
             raise Unsupported("sudo does not let in without a password")
-        if code in (126, 127):
-            raise Unsupported("no Python by that name on the host")
         raise Unsupported("the answer is no facts document")
 
 

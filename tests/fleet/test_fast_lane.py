@@ -104,6 +104,18 @@ def test_both_lanes_give_the_same_facts_below_sudo(sshd):
         assert plain(found) == plain(ansible.facts[0])
 
 
+def test_a_sudo_that_asks_for_a_password_is_left_to_ansible(tmp_path):
+    """Its words as sudo 1.9 has them; the real one never asks root, which these tests may be."""
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    python_that(commands, "echo 'sudo: a password is required' >&2; exit 1").rename(commands / "sudo")
+    with Sshd(tmp_path / "s", extra=f"SetEnv PATH={commands}:/usr/bin:/bin") as s:
+        s.known_hosts(s.home / "known_hosts")
+        assert "sudo" in ask(variables(s, ansible_become=True))
+        assert "sudo" in ask(variables(s), become=True)
+        assert isinstance(ask(variables(s, ansible_become=False), become=True), Facts)
+
+
 def test_nothing_is_left_behind_and_nothing_is_in_a_command_line(sshd, tmp_path):
     with Sshd(
         tmp_path / "s", extra="ForceCommand cat > %s; echo $SSH_ORIGINAL_COMMAND >> %s" % ((tmp_path / "got",) * 2)
@@ -113,15 +125,15 @@ def test_nothing_is_left_behind_and_nothing_is_in_a_command_line(sshd, tmp_path)
     got = (tmp_path / "got").read_bytes()
     program, _, command = got[:-1].rpartition(b"\n")
     assert command == b"/usr/bin/python3 -B -"
-    before = set(os.listdir("/tmp")) | set(os.listdir("/dev/shm"))
-    home = tmp_path / "home"
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir()
+    temporary.mkdir()
     (home / "struct.py").write_text("raise SystemExit('the working directory was on the path')")
     done = subprocess.run(["/usr/bin/python3", "-B", "-"], input=program + b"\n", capture_output=True, cwd=home,
-                          env={"HOME": str(home), "PATH": "/usr/bin:/bin"})  # fmt: skip
+                          env={"HOME": str(home), "PATH": "/usr/bin:/bin", "TMPDIR": str(temporary)})  # fmt: skip
     assert b"kdo-" in done.stdout and b"a-name-of-its-own" in done.stdout and not done.stderr
     assert os.listdir(home) == ["struct.py"]
-    assert set(os.listdir("/tmp")) | set(os.listdir("/dev/shm")) <= before
+    assert not os.listdir(temporary)
 
 
 def test_an_unknown_host_key(sshd, tmp_path):
@@ -222,27 +234,27 @@ def test_the_words_are_those_of_the_other_lane(sshd, tmp_path):
     ]
 
 
-def python_that(tmp_path: Path, body: str) -> str:
+def python_that(tmp_path: Path, body: str) -> Path:
     path = tmp_path / "python3"
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
+    return path
 
 
 def test_a_banner_does_not_matter(sshd, tmp_path):
     other = python_that(tmp_path, 'printf \'Welcome!\\n{"facts": 1}\\nkdo- facts\\n\'; /usr/bin/python3 "$@"; echo bye')
-    assert isinstance(ask(variables(sshd, ansible_python_interpreter=other)), Facts)
+    assert isinstance(ask(variables(sshd, ansible_python_interpreter=str(other))), Facts)
 
 
 def test_a_huge_answer_is_cut_off(sshd, tmp_path):
     other = python_that(tmp_path, "exec cat /dev/zero")
-    found = ask(variables(sshd, ansible_python_interpreter=other))
+    found = ask(variables(sshd, ansible_python_interpreter=str(other)))
     assert found.status == "failed" and "too large" in found.what and str(MAX_DOCUMENT) in found.why
 
 
 def test_an_answer_that_is_no_facts_document(sshd, tmp_path):
     assert "no facts document" in ask(
-        variables(sshd, ansible_python_interpreter=python_that(tmp_path, "cat > /dev/null"))
+        variables(sshd, ansible_python_interpreter=str(python_that(tmp_path, "cat > /dev/null")))
     )
 
 
@@ -252,13 +264,13 @@ def test_no_python(sshd):
 
 def test_a_probe_that_fails_says_where(sshd, tmp_path):
     body = 'sed \'s/^def main(sources, common, own):/&\\n    sources[0] = ("kdo_broken", "1 \\/ 0")/\' | /usr/bin/python3 -'
-    found = ask(variables(sshd, ansible_python_interpreter=python_that(tmp_path, body)))
+    found = ask(variables(sshd, ansible_python_interpreter=str(python_that(tmp_path, body))))
     assert found.status == "failed" and "the probe failed at kdo_broken.py:1: ZeroDivisionError" in found.why
 
 
 def test_a_host_that_hangs(sshd, tmp_path):
     start = time.monotonic()
-    found = ask(variables(sshd, ansible_python_interpreter=python_that(tmp_path, "exec sleep 60")), timeout=2)
+    found = ask(variables(sshd, ansible_python_interpreter=str(python_that(tmp_path, "exec sleep 60"))), timeout=2)
     assert found.status == "failed" and "in time" in found.what
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -304,6 +316,19 @@ def test_the_rest_goes_through_ansible(sshd):
     assert [f.host for f in found.facts] == ["plain"] and [p.host for p in found.problems] == ["dead", "other"]
 
 
+def test_the_command(sshd, tmp_path, kdo_here):
+    """`kdo detect --lane`: results on stdout, and on stderr why a host went another way."""
+    hosts = {"plain": variables(sshd), "other": variables(sshd, ansible_ssh_extra_args="-o VerifyHostKeyDNS=yes")}
+    inventory = tmp_path / "hosts.json"
+    inventory.write_bytes(msgspec.json.encode({"all": {"hosts": hosts}}))
+    done = kdo_here("detect", "-i", str(inventory), "--lane", "auto", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert [h["host"] for h in msgspec.json.decode(done.stdout)["hosts"]] == ["other", "plain"]
+    assert "note: 1 host not asked over the fast lane: ssh option verifyhostkeydns" in done.stderr
+    done = kdo_here("detect", "-i", str(inventory), "--lane", "fast", "--format", "json")
+    assert done.returncode == 3 and [h["host"] for h in msgspec.json.decode(done.stdout)["hosts"]] == ["plain"]
+
+
 def test_without_asyncssh_everything_is_left(sshd, monkeypatch):
     monkeypatch.setattr(fast, "find_spec", lambda _name: None)
     assert ask(variables(sshd)) == fast.NOT_INSTALLED
@@ -334,7 +359,7 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_it_at_once(sshd, tmp_path, number):
     given = msgspec.json.encode(
-        variables(sshd, ansible_python_interpreter=python_that(tmp_path, "exec sleep 60"))
+        variables(sshd, ansible_python_interpreter=str(python_that(tmp_path, "exec sleep 60")))
     ).decode()
     before = sshd.log.read_text().count("Accepted publickey")
     with subprocess.Popen(
