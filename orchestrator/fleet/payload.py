@@ -8,7 +8,6 @@ The program reads its standard input only, writes no file, and prints one JSON d
 
 from __future__ import annotations
 
-import ast
 import base64
 import json
 import zlib
@@ -57,6 +56,8 @@ def main(sources, common, own):
 @cache
 def sources() -> tuple[tuple[str, str], ...]:
     """(name, text) of the probe's modules, each after the modules that it imports."""
+    import ast  # noqa: PLC0415  (only a sweep needs it)
+
     done: dict[str, str] = {}
 
     def add(name: str) -> None:

@@ -221,6 +221,9 @@ def _lines(
         raise Unsupported("ssh configuration files include each other too deeply")
     try:
         text = path.read_text(encoding="utf-8")
+        state = path.stat()
+        if state.st_uid not in (0, os.getuid()) or state.st_mode & 0o022:  # ssh refuses most of these, and says so
+            raise Unsupported(f"{path} belongs to somebody else or can be written by others")
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError):

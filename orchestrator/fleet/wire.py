@@ -178,6 +178,10 @@ class Wire:
             keys = self._keys[files] = _Keys()
             for name in files:
                 try:
+                    found = Path(name).stat()
+                    if found.st_uid == os.getuid() and found.st_mode & 0o077:  # ssh does not use it, and says why
+                        keys.incomplete = True
+                        continue
                     key = asyncssh.read_private_key(name)
                 except FileNotFoundError:
                     continue

@@ -193,6 +193,20 @@ def test_a_key_with_a_passphrase_is_left_to_ssh(sshd, tmp_path):
     assert "passphrase" in ask(variables(sshd, ansible_ssh_private_key_file=str(locked)))
 
 
+def test_a_user_certificate(sshd, tmp_path):
+    authority, key = keygen(tmp_path / "ca"), keygen(tmp_path / "user")
+    subprocess.run(["ssh-keygen", "-q", "-s", str(authority), "-I", "u", "-n", sshd.user, f"{key}.pub"], check=True)
+    with Sshd(tmp_path / "s", extra=f"TrustedUserCAKeys {authority}.pub") as s:
+        s.known_hosts(s.home / "known_hosts")
+        assert isinstance(ask(variables(s, ansible_ssh_private_key_file=str(key))), Facts)
+
+
+def test_a_key_that_others_can_read_is_left_to_ssh(sshd, tmp_path):
+    key = shutil.copy(sshd.key, tmp_path / "open")
+    os.chmod(key, 0o644)
+    assert "more ways to log in" in ask(variables(sshd, ansible_ssh_private_key_file=str(key)))
+
+
 def test_the_agent(sshd, tmp_path, monkeypatch):
     sock = tmp_path / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(sock)], stdout=subprocess.DEVNULL) as agent:

@@ -190,6 +190,14 @@ def test_a_configuration_with_conditions_is_left_to_ssh(tmp_path):
             assert resolve("h", (), str(config)).get("port") == "5"
 
 
+def test_a_configuration_that_others_can_write_is_left_to_ssh(tmp_path):
+    config = tmp_path / "config"
+    config.write_text("Port 5\n")
+    config.chmod(0o666)
+    with pytest.raises(Unsupported, match="written by others"):
+        resolve("h", (), str(config))
+
+
 def test_settings_of_ansible(tmp_path, monkeypatch):
     for name in [n for n in os.environ if n.startswith("ANSIBLE_")]:
         monkeypatch.delenv(name)
