@@ -16,6 +16,7 @@ from orchestrator.errors import Exit, InvalidInput, Problem
 
 if TYPE_CHECKING:
     from orchestrator.fleet.collect import Collected, HostProblem
+    from orchestrator.fleet.fast import Lane
     from orchestrator.fleet.runner import Progress, Whom
     from orchestrator.policy.waivers import Waivers
 
@@ -31,6 +32,7 @@ class Hosts:
     facts: tuple[str, ...]
     forks: int
     become: bool
+    lane: Lane = "ansible"
 
     def narrowed(self, host: str | None) -> Hosts:
         """The same hosts, only the one that a verb's argument names. Without an inventory only this machine has a name."""
@@ -58,8 +60,8 @@ class Hosts:
         return Whom(self.inventory, self.limit, self.forks, self.become)
 
 
-def host_options(*, facts: bool = True) -> Decorator:
-    """-i, --limit, --forks, --become and (where nothing is changed) --facts; the verb gets one ``hosts`` argument."""
+def host_options(*, facts: bool = True, lanes: bool = False) -> Decorator:
+    """-i, --limit, --forks, --become and (where nothing is changed) --facts and --lane; the verb gets one ``hosts`` argument."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -70,6 +72,7 @@ def host_options(*, facts: bool = True) -> Decorator:
             forks: int,
             become: bool,
             facts_files: tuple[str, ...] = (),
+            lane: Lane = "ansible",
             **kwargs: Any,
         ) -> Any:
             if facts_files and inventory:
@@ -78,7 +81,7 @@ def host_options(*, facts: bool = True) -> Decorator:
                     why="recorded facts are taken as they are, no host is asked",
                     fix="give one of them",
                 )
-            return function(*args, hosts=Hosts(inventory, limit, facts_files, forks, become), **kwargs)
+            return function(*args, hosts=Hosts(inventory, limit, facts_files, forks, become, lane), **kwargs)
 
         options = [
             click.option(
@@ -112,6 +115,16 @@ def host_options(*, facts: bool = True) -> Decorator:
                     multiple=True,
                     metavar="PATH",
                     help="Recorded facts (JSON, JSON lines, - for stdin): no host is asked.",
+                )
+            )
+        if lanes:
+            options.append(
+                click.option(
+                    "--lane",
+                    type=click.Choice(("auto", "fast", "ansible")),
+                    default="ansible",
+                    show_default=True,
+                    help="How hosts are asked: through Ansible, over plain SSH (fast), or over SSH where that will do (auto).",
                 )
             )
         for option in reversed(options):
@@ -232,12 +245,31 @@ def gather(hosts: Hosts, targets: Sequence[str]) -> Collected:
 
     if hosts.facts:
         return from_files(hosts.facts)
+    whom = hosts.whom()
+    left: dict[str, str] = {}
     ticker = Ticker("detecting")
     progress: Progress = ticker
     try:
-        return from_hosts(hosts.whom(), targets, progress=progress)
+        if hosts.lane == "ansible" or whom.local:
+            return from_hosts(whom, targets, progress=progress)
+        from orchestrator.fleet.fast import from_fleet
+        from orchestrator.fleet.inventory import resolve
+
+        return from_fleet(whom, resolve(whom), targets, lane=hosts.lane, progress=progress, on_left=left.update)
     finally:
         ticker.close()
+        report_left(left)
+
+
+def report_left(left: dict[str, str]) -> None:
+    """Which hosts the fast lane left to Ansible, by reason, on stderr."""
+    if left:
+        from orchestrator.fleet.fast import notes
+        from orchestrator.reports.text import clean
+
+        for note in notes(left):
+            for line in note.lines():
+                print(clean(line), file=sys.stderr)
 
 
 def report_problems(problems: Sequence[HostProblem]) -> None:

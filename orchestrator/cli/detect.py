@@ -23,7 +23,7 @@ from orchestrator.errors import InvalidInput
 
 
 @click.command()
-@host_options()
+@host_options(lanes=True)
 @click.option(
     "--root", type=click.Path(file_okay=False), metavar="DIR", help="A mounted or recorded tree instead of a live host."
 )
@@ -55,6 +55,9 @@ def command(hosts: Hosts, root: str | None, record: str | None, udev: str, outpu
             )
         found = from_tree(Path(root), ["/var/crash"])
     elif record is not None or udev != "auto":
+        if hosts.lane == "fast":
+            why = "records are made through Ansible"
+            raise InvalidInput("--lane fast does not go with --record", why=why, fix="remove --lane")
         found = from_hosts(hosts.whom(), ["/var/crash"], record=record is not None, udev=udev)
     else:
         found = gather(hosts, ["/var/crash"])

@@ -42,7 +42,7 @@ def _probed(hosts: Hosts, pipeline: Pipeline, found: Sequence[Facts]) -> list[Fa
 
 
 @click.command()
-@host_options()
+@host_options(lanes=True)
 @policy_options(waivers=True)
 @click.option(
     "--probe-target", is_flag=True, help="Also let each host log in at its SSH dump server, which nothing else does."

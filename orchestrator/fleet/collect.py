@@ -16,6 +16,7 @@ from orchestrator import hostside
 from orchestrator.documents.base import FORMAT_VERSION, major
 from orchestrator.documents.facts import Facts, Signals
 from orchestrator.errors import FactsError
+from orchestrator.fleet.payload import extra_files
 from orchestrator.fleet.runner import Progress, Whom, run_playbook
 from orchestrator.resources import read_text
 from orchestrator.yamlmarks import load as load_yaml
@@ -126,7 +127,7 @@ def from_hosts(
     paths = sorted(set(targets))
     variables: dict[str, Any] = {
         "kdo_targets": paths,
-        "kdo_extra_files": [f"{p.rstrip('/')}/kexec_cmd" for p in paths if p.startswith("/") and p[:5] != "/dev/"],
+        "kdo_extra_files": extra_files(paths),
         "kdo_record": record,
         "kdo_udev": udev,
     }
