@@ -62,6 +62,11 @@ class _Envelope(msgspec.Struct):
     format_version: str = FORMAT_VERSION
 
 
+def _kept_with_dumps(paths: Iterable[str]) -> list[str]:
+    """Files that a tool keeps beside its dumps, for the targets that are directories."""
+    return [f"{p.rstrip('/')}/kexec_cmd" for p in paths if p.startswith("/") and p[:5] != "/dev/"]
+
+
 _facts_decoder = msgspec.json.Decoder(Facts)
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
 _NO_SIGNALS = Signals()
@@ -126,7 +131,7 @@ def from_hosts(
     paths = sorted(set(targets))
     variables: dict[str, Any] = {
         "kdo_targets": paths,
-        "kdo_extra_files": [f"{p.rstrip('/')}/kexec_cmd" for p in paths if p.startswith("/") and p[:5] != "/dev/"],
+        "kdo_extra_files": _kept_with_dumps(paths),
         "kdo_record": record,
         "kdo_udev": udev,
     }
@@ -145,6 +150,22 @@ def from_hosts(
         if record and isinstance(answer.result.get("kdo_tree"), dict):
             out.trees[name] = answer.result["kdo_tree"]
     return out
+
+
+def from_here(targets: Sequence[str], host: str, groups: Sequence[str] = (), root: str = "/") -> Facts | HostProblem:
+    """Facts of this machine, asked directly: the same probe as on a host, in this process, without Ansible.
+
+    It needs no temporary file and a quarter of a second less; another ``root`` than ``/`` is a tree of files.
+    """
+    paths = sorted(set(targets))
+    wanted = interest()
+    wanted = {**wanted, "files": [*wanted["files"], *_kept_with_dumps(paths)]}
+    try:
+        data = hostside.collect(root, host, wanted, paths, {"groups": list(groups)})
+    except Exception as e:  # the probe guards itself; whatever gets through must not end a process that watches
+        what, fix = "this machine could not be looked at", "kdo detect shows more; if it fails too, report it"
+        return HostProblem(host, "failed", what, f"{type(e).__name__}: {e}"[:300], fix)
+    return facts_from(msgspec.json.encode(data), host)
 
 
 def problem_of(host: str, status: str, message: str) -> HostProblem:

@@ -30,12 +30,14 @@ Progress = Callable[[str, str], None]  # (host, "ok" | "failed" | "unreachable")
 
 @dataclass(frozen=True)
 class Whom:
-    """Which hosts a run is about. No inventory = this machine."""
+    """Which hosts a run is about. No inventory = this machine, under ``name`` and in ``groups``."""
 
     inventory: tuple[str, ...] = ()
     limit: str = ""
     forks: int = 20
     become: bool = False
+    name: str = "localhost"
+    groups: tuple[str, ...] = ()
 
     @property
     def local(self) -> bool:
@@ -120,7 +122,9 @@ def _inventory(whom: Whom, run: Path) -> list[str]:
     if whom.local:
         path = run / "inventory.json"
         variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        path.write_text(json.dumps({"all": {"hosts": {"localhost": variables}}}), encoding="utf-8")
+        groups: dict[str, Any] = {group: {"hosts": {whom.name: {}}} for group in whom.groups}
+        inventory = {"all": {"hosts": {whom.name: variables}, "children": groups}}
+        path.write_text(json.dumps(inventory), encoding="utf-8")
         return [str(path)]
     out = []
     for item in whom.inventory:
