@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 from orchestrator.agent.events import Event
 
-BUFFER = 1 << 20  # bytes: a hundred memory blocks come online within a moment
+BUFFER = 8 << 20  # bytes, taken only when used: 1 MiB holds 900 events, and a large host has thousands of memory blocks
 MAX_BATCH = 4096  # events taken at once, before anything else is looked at
 
 
@@ -37,11 +39,20 @@ class Monitor:
         return int(self._monitor.fileno())
 
     def events(self) -> Iterator[Event]:
-        """Everything that is there now; never waits. Raises :class:`OSError` when events were lost (ENOBUFS)."""
+        """Everything that is there now; never waits. Raises :class:`OSError`, after the rest, when events were lost."""
+        lost: OSError | None = None
         for _ in range(MAX_BATCH):
-            device = self._monitor.poll(timeout=0)
+            try:
+                device = self._monitor.poll(timeout=0)
+            except OSError as e:
+                if lost is not None:
+                    raise
+                # The socket was full (ENOBUFS). That stays its state, and it readable, until somebody asks for it.
+                lost = e
+                self._forgive()
+                continue
             if device is None:
-                return
+                break
             properties = device.properties
             yield Event(
                 action=str(device.action)[:32],
@@ -49,3 +60,10 @@ class Monitor:
                 devpath=str(device.device_path)[:1024],
                 driver=str(properties.get("DRIVER", ""))[:64],
             )
+        if lost is not None:
+            raise lost
+
+    def _forgive(self) -> None:
+        """Take the pending error off the socket."""
+        with socket.socket(fileno=os.dup(self.fileno())) as same:
+            same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -32,6 +32,9 @@ from orchestrator.fleet.collect import HostProblem
 LOST = Reason(id="events-lost", what="events were lost", seen="the socket was full")
 
 
+_DEAF = 8  # failures in a row after which a socket is given up: it would be readable for ever
+
+
 class Source(Protocol):
     """Where events come from: :class:`orchestrator.agent.monitor.Monitor`, or a recording."""
 
@@ -73,6 +76,7 @@ class Watch:
     _targets: list[str] = field(default_factory=list)
     _ended: bool = False
     _trouble: str = ""
+    _deaf: int = 0
 
     # ------------------------------------------------------------------ one look
 
@@ -178,12 +182,17 @@ class Watch:
             return
         try:
             for event in self.monitor.events():
+                self._deaf = 0
                 why = reason(event, self.rows)
                 if why is not None:
                     self.events += 1
                     waiting.add(why, self.now())
-        except OSError:
+        except OSError as e:
             waiting.add(LOST, self.now())
+            self._deaf += 1
+            if self._deaf >= _DEAF:
+                self.monitor = None
+                self._problem([_fault(e, "no events of devices can be had any more; only polling is left")])
 
     def run(self) -> None:
         """Until it is told to end, by :meth:`end` or by a signal."""
@@ -193,8 +202,8 @@ class Watch:
             self.once()
             next_poll = self.now() + self.rhythm.poll
             next_beat = self.now() + self.rhythm.heartbeat
-            listen = [wake] if self.monitor is None else [wake, self.monitor.fileno()]
             while not self._ended:
+                listen = [wake] if self.monitor is None else [wake, self.monitor.fileno()]
                 moments = [next_poll, next_beat, *([due] if (due := waiting.due()) is not None else [])]
                 ready, _, _ = select.select(listen, [], [], max(0.0, min(moments) - self.now()))
                 if wake in ready:
@@ -215,11 +224,9 @@ class Watch:
         self.say(self._made("end", (), None, self.state))
 
 
-def _fault(error: Exception) -> ReportProblem:
+def _fault(error: Exception, what: str = "the look failed") -> ReportProblem:
     why = f"{type(error).__name__}: {error}"[:300]
-    return ReportProblem(
-        what="the look failed", why=why, fix="the next event or poll tries again; if it stays, report it"
-    )
+    return ReportProblem(what=what, why=why, fix="the next event or poll tries again; if it stays, report it")
 
 
 @contextmanager

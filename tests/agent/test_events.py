@@ -52,7 +52,9 @@ def test_recorded_events_have_their_reason(event, id):
         assert found.seen.startswith(f"{event[0]} {event[1]} {event[2]}")
 
 
-@given(st.builds(Event, st.text(max_size=8), st.sampled_from(subsystems(ROWS)), st.text(max_size=40), st.text(max_size=8)))
+@given(
+    st.builds(Event, st.text(max_size=8), st.sampled_from(subsystems(ROWS)), st.text(max_size=40), st.text(max_size=8))
+)
 def test_no_event_is_too_strange(event):
     found = reason(event, ROWS)
     assert found is None or len(found.seen) <= 300

@@ -60,7 +60,15 @@ def test_what_a_host_must_not_say(one, tmp_path):
     assert "cannot be read" in said(kind="Plan").what and "cannot be read" in said(format_version="2.0").what
     big = msgspec.structs.replace(one.facts, files={"/x": FileFact(text="x" * 300_000)})
     assert "oversized" in said(facts=big).what
-    for data in (b"", b"[]", b"{", b"\xff", b"[" * 100_000, encode(one)[:-10], encode(one).replace(b'"at":"', b'"at":1,"b":"')):
+    for data in (
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        encode(one)[:-10],
+        encode(one).replace(b'"at":"', b'"at":1,"b":"'),
+    ):
         assert written(tmp_path, data).what == "this is not a report"
     assert "too large" in written(tmp_path, b" " * (MAX_REPORT + 1)).what
 

@@ -108,7 +108,9 @@ def test_words_of_targets():
 
 
 def test_mounts_of_strange_names():
-    table = mounts("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:2 / /var/my\\040crash rw - ext4 /dev/sd\\040b rw\nbad\n\n")
+    table = mounts(
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:2 / /var/my\\040crash rw - ext4 /dev/sd\\040b rw\nbad\n\n"
+    )
     assert mount_of("/var/my crash/x", table) == "/var/my crash 8:2 ext4 /dev/sd b rw"
     assert mount_of("/var/my", table).startswith("/ 8:1") and mount_of("/x", {}) == ""
 

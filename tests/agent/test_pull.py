@@ -151,7 +151,10 @@ def test_two_at_a_time_are_one(desk, way, tmp_path):
 
 def give(desk, server, **more) -> None:
     path = desk.bundle(**more)
-    server.files = {"/FLEET.bundle": path.read_bytes(), "/FLEET.bundle.sig": (desk.folder / "FLEET.bundle.sig").read_bytes()}
+    server.files = {
+        "/FLEET.bundle": path.read_bytes(),
+        "/FLEET.bundle.sig": (desk.folder / "FLEET.bundle.sig").read_bytes(),
+    }
 
 
 def test_by_https_it_is_taken_once(desk, way, server):
@@ -163,7 +166,9 @@ def test_by_https_it_is_taken_once(desk, way, server):
     give(desk, server, serial=2)
     assert pull(there, K).report.bundle.serial == 2
     desk.key("bob")
-    server.files["/FLEET.bundle.sig"] = desk.sign(desk.folder / "FLEET.bundle", "bob").with_name("FLEET.bundle.sig").read_bytes()
+    server.files["/FLEET.bundle.sig"] = (
+        desk.sign(desk.folder / "FLEET.bundle", "bob").with_name("FLEET.bundle.sig").read_bytes()
+    )
     again = pull(there, K)  # the same bundle, signed by another one
     assert again.report.bundle.signer == "bob@example.org" and [a[2] for a in server.asked[-2:]] == [304, 200]
 
@@ -212,7 +217,9 @@ class World:
         def look(who, orders, now):
             found = orders.pipeline.judge(facts)
             plan = orders.pipeline.planner.plan_host(facts, found.platform, found.decision)
-            return Seen(facts, msgspec.structs.replace(plan, **self.plan), Verdict(host="web1", status="fail", state="wanted"))
+            return Seen(
+                facts, msgspec.structs.replace(plan, **self.plan), Verdict(host="web1", status="fail", state="wanted")
+            )
 
         self.plan = {}
         monkeypatch.setattr(module, "look", look)
@@ -223,7 +230,15 @@ class World:
 
     def transact(self, whom, hosts, _hash, **_more):
         self.log.append((whom.name, [h.host for h in hosts]))
-        return [Outcome(host=h.host, state=self.state, changed=True, error=None if self.state == "committed" else {"what": "step 1 failed", "why": "w", "fix": "f"}) for h in hosts]
+        return [
+            Outcome(
+                host=h.host,
+                state=self.state,
+                changed=True,
+                error=None if self.state == "committed" else {"what": "step 1 failed", "why": "w", "fix": "f"},
+            )
+            for h in hosts
+        ]
 
 
 def test_apply_acts_on_what_is_to_be_changed_only(desk, way, monkeypatch):
@@ -278,7 +293,9 @@ def test_a_reboot_that_cannot_be_ordered_is_said():
 
 
 def test_this_machine_has_its_name_and_groups_with_ansible_too():
-    answers = run_playbook("detect.yml", Whom(name="web1", groups=("db", "edge")), variables={"kdo_targets": ["/var/crash"]})
+    answers = run_playbook(
+        "detect.yml", Whom(name="web1", groups=("db", "edge")), variables={"kdo_targets": ["/var/crash"]}
+    )
     assert list(answers) == ["web1"] and answers["web1"].status == "ok", answers
     facts = answers["web1"].result["kdo_facts"]
     assert facts["host"] == "web1" and facts["inventory"]["groups"] == ["db", "edge"]
@@ -289,7 +306,7 @@ def test_this_machine_has_its_name_and_groups_with_ansible_too():
 
 def test_a_fleet_does_not_arrive_at_once():
     found = sorted(delay(600, f"machine-{n}") for n in range(10_000))
-    assert 0 <= found[0] and found[-1] < 600
+    assert found[0] >= 0 and found[-1] < 600
     tenths = [sum(60 * k <= d < 60 * (k + 1) for d in found) for k in range(10)]
     assert min(tenths) > 850 and max(tenths) < 1150
     assert delay(600, "a") == delay(600, "a") and delay(0, "a") == 0

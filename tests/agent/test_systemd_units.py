@@ -45,7 +45,9 @@ def test_systemd_finds_nothing_wrong(tmp_path):
     for path, name in zip(paths, shown, strict=True):
         if str(path) != name:
             shutil.copy(path, name)
-    result = subprocess.run(["systemd-analyze", "verify", "--man=no", *shown], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *shown], capture_output=True, text=True, check=False
+    )
     ours = [line for line in result.stderr.splitlines() if "kdo" in line]
     assert result.returncode == 0 and ours == [], result.stderr
 
@@ -68,13 +70,18 @@ def test_nothing_is_written_where_one_is_unknown(tmp_path):
         install(["kdo-watch.service"], tmp_path, "/usr/bin/kdo")
 
 
-@pytest.mark.parametrize("path", ["kdo", "/usr/bin/my kdo", "/usr/bin/kdo\nExecStartPre=/bin/sh", "", "/x/%h/kdo", "/x$y"])
+@pytest.mark.parametrize(
+    "path", ["kdo", "/usr/bin/my kdo", "/usr/bin/kdo\nExecStartPre=/bin/sh", "", "/x/%h/kdo", "/x$y"]
+)
 def test_a_path_that_does_not_belong_in_a_unit(path):
     with pytest.raises(InvalidInput):
         own_path(path)
 
 
 def test_the_command_that_starts_them():
-    assert enabling(["kdo-pull.service", "kdo-pull.timer"]) == "systemctl daemon-reload && systemctl enable --now kdo-pull.timer"
+    assert (
+        enabling(["kdo-pull.service", "kdo-pull.timer"])
+        == "systemctl daemon-reload && systemctl enable --now kdo-pull.timer"
+    )
     assert enabling(["kdo-pull.service"]) == "systemctl daemon-reload"
     assert enabling(["kdo-worker@.service"]).endswith("enable --now kdo-worker@QUEUE.service")

@@ -145,6 +145,22 @@ def test_lost_events_are_a_reason_to_look(watch, tree):
     assert watch.lines[1].reasons[0].id == "events-lost"
 
 
+def test_a_socket_that_stays_broken_is_given_up(watch):
+    class Broken(Pipe):
+        def events(self):
+            raise OSError(9, "bad")
+            yield
+
+    watch.monitor = Broken()
+    watch.rhythm = replace(BRISK, poll=60)
+    running(
+        watch,
+        (lambda: "start" in kinds(watch), watch.monitor.put),
+        (lambda: watch.monitor is None, lambda: None),
+    )
+    assert "only polling is left" in next(p.what for line in watch.lines for p in line.problems)
+
+
 def test_trouble_is_told_once_and_ends_nothing(watch, orders):
     trouble: list[Exception] = []
 
@@ -225,5 +241,7 @@ def test_what_has_turned_leads_from_one_state_to_the_other(before, after):
 
 @given(STATES, STATES, st.text(max_size=50))
 def test_every_line_has_a_text(before, after, seen):
-    line = WatchLine(kind="change", host="h", at="t", before=before, after=after, reasons=[Reason(id="x", what="y", seen=seen)])
+    line = WatchLine(
+        kind="change", host="h", at="t", before=before, after=after, reasons=[Reason(id="x", what="y", seen=seen)]
+    )
     assert text(line).startswith("t h: change | ")
