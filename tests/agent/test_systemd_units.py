@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import stat
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ from orchestrator.agent.services import enabling, install, own_path, unit, units
 from orchestrator.cli.main import cli
 from orchestrator.errors import InvalidInput
 
+ROOT = Path(__file__).parent.parent.parent
 NAMES = sorted(units())
 
 
@@ -34,6 +38,17 @@ def test_their_verbs_and_options_are_ours():
         assert line.split()[0] == verb and {w for w in line.split() if w.startswith("--")} <= known
 
 
+def test_no_unit_sees_other_mounts_or_devices_than_the_host():
+    """The probe reads mountinfo: a read-only view of its own would be taken for a dump target that cannot be written."""
+    for one in units().values():
+        options = {line.partition("=")[0] for line in one.template.splitlines() if not line.startswith("#")}
+        own_view = {
+            o for o in options if o.startswith(("Protect", "Private", "ReadOnly", "Inaccessible", "Bind", "Device"))
+        }
+        assert not own_view, (one.name, own_view)
+        assert one.name == "kdo-watch.service" or "UMask" not in options  # files of packages are for everybody
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_finds_nothing_wrong(tmp_path):
     kdo = tmp_path / "kdo"
@@ -50,6 +65,25 @@ def test_systemd_finds_nothing_wrong(tmp_path):
     )
     ours = [line for line in result.stderr.splitlines() if "kdo" in line]
     assert result.returncode == 0 and ours == [], result.stderr
+
+
+PROBE = """
+import msgspec, sys
+from orchestrator.fleet.collect import from_here
+facts = from_here(["/var/crash"], "x")
+targets = [msgspec.structs.replace(t, free=None) for t in facts.targets]
+sys.stdout.buffer.write(msgspec.json.encode(msgspec.structs.replace(facts, targets=targets)))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+def test_the_watch_sees_the_same_with_the_capabilities_of_its_unit():
+    (line,) = re.findall(r"^CapabilityBoundingSet=(.*)$", unit("kdo-watch.service").template, re.MULTILINE)
+    kept = ",".join(["-all", *(f"+{c.removeprefix('CAP_').lower()}" for c in line.split())])
+    command = [sys.executable, "-c", PROBE]
+    limited = ["setpriv", "--bounding-set", kept, "--inh-caps", kept, "--no-new-privs", *command]
+    full, less = (subprocess.run(c, capture_output=True, check=True, cwd=ROOT).stdout for c in (command, limited))
+    assert json.loads(less) == json.loads(full)
 
 
 def test_install_writes_and_enables_nothing(tmp_path):
