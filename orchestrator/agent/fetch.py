@@ -34,7 +34,7 @@ class Fetched:
 
 
 class _Refused(Unreachable):
-    """The server was reached and says no. ``again``: it may say yes later."""
+    """The server was reached and says no, or is not the right one. ``again``: it may say yes later."""
 
     def __init__(self, what: str, *, where: str, why: str, fix: str, again: bool) -> None:
         super().__init__(what, where=where, why=why, fix=fix)
@@ -118,7 +118,8 @@ def _unreachable(url: str, error: Exception) -> Unreachable:
     reason = getattr(error, "reason", error)
     if isinstance(reason, ssl.SSLCertVerificationError):
         fix = "give the authority that has signed it with --ca FILE, or mend the server's certificate"
-        return Unreachable("the server's certificate does not count", where=url, why=reason.verify_message, fix=fix)
+        what = "the server's certificate does not count"
+        return _Refused(what, where=url, why=reason.verify_message, fix=fix, again=False)
     why = str(reason)[:200] or type(reason).__name__
     return Unreachable("the server cannot be reached", where=url, why=why, fix="check name, port, network and proxy")
 

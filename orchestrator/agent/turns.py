@@ -29,7 +29,8 @@ def text(line: WatchLine) -> str:
     parts = [f"{line.at} {line.host}: {line.kind}"]
     now = line.after
     if line.kind == "change" and line.before is not None and now is not None:
-        parts.append(f"{_state(line.before)} → {_state(now)}")
+        old, new = _state(line.before), _state(now)
+        parts.append(new if old == new else f"{old} → {new}")
     elif now is not None:
         parts.append(_state(now))
     if line.reasons:
