@@ -63,12 +63,11 @@ def mounts(table: str) -> dict[str, str]:
 
 def mount_of(path: str, table: Mapping[str, str]) -> str:
     """What the path lies on: its mount point and what is mounted there; empty when not even / is in the table."""
-    where = os.path.normpath(path)
-    while where not in table:
-        if where in ("/", ""):
-            return ""
+    # Two slashes at the beginning are kept by normpath, and mean something of their own nowhere on Linux.
+    where = os.path.normpath("/" + path.lstrip("/"))
+    while where not in table and where != "/":
         where = os.path.dirname(where)  # noqa: PTH120  (text, not a path of this machine)
-    return f"{where} {table[where]}"
+    return f"{where} {table[where]}" if where in table else ""
 
 
 def device_link(target: str) -> str | None:

@@ -113,6 +113,9 @@ def test_mounts_of_strange_names():
     )
     assert mount_of("/var/my crash/x", table) == "/var/my crash 8:2 ext4 /dev/sd b rw"
     assert mount_of("/var/my", table).startswith("/ 8:1") and mount_of("/x", {}) == ""
+    assert mount_of("//x", {}) == mount_of("//", {}) == "" and mount_of("//var/my crash", table).startswith(
+        "/var/my crash"
+    )
 
 
 @given(st.text(max_size=300), st.text(max_size=50))
