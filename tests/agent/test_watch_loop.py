@@ -75,7 +75,7 @@ def running(watch, *steps):
     def drive():
         try:
             for until, step in steps:
-                end = time.monotonic() + 20
+                end = time.monotonic() + 90
                 while not until() and time.monotonic() < end:
                     time.sleep(0.01)
                 step()
