@@ -89,5 +89,11 @@ class StalePlan(KdoError):
     exit_code = Exit.STALE
 
 
+class Unreachable(KdoError):
+    """Another machine could not be reached, or is not the one that it should be."""
+
+    exit_code = Exit.UNREACHABLE
+
+
 class KnowledgeError(KdoError):
     """Shipped data is broken: our fault."""

@@ -56,7 +56,12 @@ def edit_error() -> type[Exception]:
     return error
 
 
-def collect(root: str, host: str, interest: dict[str, Any], targets: list[str]) -> dict[str, Any]:
-    """Probe a directory tree as if it were a host's root; returns a facts document as plain data."""
-    result: dict[str, Any] = load("kdo_probe").collect(root=root, host=host, interest=interest, targets=targets)
+def collect(
+    root: str, host: str, interest: dict[str, Any], targets: list[str], inventory: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Probe a directory tree as if it were a host's root; returns a facts document as plain data. ``/`` is this machine."""
+    probe = load("kdo_probe")
+    result: dict[str, Any] = probe.collect(
+        root=root, host=host, interest=interest, targets=targets, inventory=inventory
+    )
     return result

@@ -17,13 +17,16 @@ import msgspec
 
 from orchestrator.checks.base import all_checks
 from orchestrator.checks.run import verdict  # noqa: F401  (registers the checks)
+from orchestrator.documents.bundle import Bundle
 from orchestrator.documents.decision import Decision
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.matrix import Matrix
 from orchestrator.documents.plan import Plan
 from orchestrator.documents.platform import Platform
 from orchestrator.documents.proof import Proof
+from orchestrator.documents.report import HostReport
 from orchestrator.documents.verdict import Outcome, Verdict
+from orchestrator.documents.watch import WatchLine
 from orchestrator.resources import read_text
 
 _DOCUMENTS: dict[str, type[Any]] = {
@@ -35,6 +38,9 @@ _DOCUMENTS: dict[str, type[Any]] = {
     "verdict": Verdict,
     "matrix": Matrix,
     "proof": Proof,
+    "bundle": Bundle,
+    "host-report": HostReport,
+    "watch-line": WatchLine,
 }
 _BASE = "https://kdump-orchestrator.invalid/schemas"
 

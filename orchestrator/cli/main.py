@@ -23,6 +23,10 @@ _VERBS = {
     "crash-test": "Crash one real host on purpose, with consent, and keep the verdict.",
     "rollback": "Put back what the last transaction on a host changed.",
     "target": "Prepare dump servers: show the keys of hosts, bring them to a server.",
+    "watch": "On the host itself: notice what disarms kdump or changes the decision, and say so.",
+    "pull": "On the host itself: fetch the signed policy, judge, act if wanted, and report.",
+    "bundle": "Make and check the signed file that hosts pull.",
+    "units": "Show and install the systemd units of the verbs that run on hosts.",
     "policy": "Work on policies: lint, test, what-if, matrix, waivers.",
     "doctor": "Find what is missing on this machine, and say how to mend it.",
 }
@@ -38,7 +42,7 @@ _VERBS = {
 def cli() -> None:
     """Make kernel crash dumps work on every Linux host of a fleet, and prove it.
 
-    Without -i a verb is about this machine. Nothing is ever written to a host except by `apply` and `rollback`;
+    Without -i a verb is about this machine. Nothing is ever written to a host except by `apply`, `rollback` and `pull --apply`;
     only `crash-test` crashes one, after you have typed its name.
     Exit codes: 0 fine, 1 our fault, 2 changes pending or a violation, 3 some hosts failed, 4 some unreachable,
     5 invalid policy, inventory, facts or plan, 6 stale plan, 130 interrupted.

@@ -87,7 +87,7 @@ def shard_of(job: Job, store: Store, attempt: int) -> Shard:
             "the policy here is another one than the run's", where=chosen.name,
             why=f"run: {run.policy_hash[:12]}, here: {pipeline.policy.hash[:12]}", fix="bring the run's policy here, or plan again",
         )  # fmt: skip
-    whom = msgspec.structs.replace(settings, inventory=settings.inventory, limit="").whom(job.hosts_only)
+    whom = msgspec.structs.replace(settings, inventory=settings.inventory, limit="").whom(job.hosts_only, job.via)
     return Shard(store, run, job.shard, job.worker, settings, pipeline, chosen.waiver_set(pipeline), whom, attempt)
 
 

@@ -38,9 +38,9 @@ class Settings(Document, frozen=True, kw_only=True):
     rollout: Rollout = Rollout()
     folder: str = ""  # where relative names begin
 
-    def whom(self, hosts_only: bytes = b"") -> Whom:
+    def whom(self, hosts_only: bytes = b"", via: str = "") -> Whom:
         """For the Ansible side."""
-        return Whom(tuple(self.inventory), self.limit, self.forks, self.become, hosts_only)
+        return Whom(tuple(self.inventory), self.limit, self.forks, self.become, hosts_only=hosts_only, via=via)
 
     def data(self) -> Mapping[str, Any]:
         """As plain data, for the store."""

@@ -148,6 +148,22 @@ def from_hosts(
     return out
 
 
+def from_here(targets: Sequence[str], host: str, groups: Sequence[str] = (), root: str = "/") -> Facts | HostProblem:
+    """Facts of this machine, asked directly: the same probe as on a host, in this process, without Ansible.
+
+    It needs no temporary file and a quarter of a second less; another ``root`` than ``/`` is a tree of files.
+    """
+    paths = sorted(set(targets))
+    wanted = interest()
+    wanted = {**wanted, "files": [*wanted["files"], *extra_files(paths)]}
+    try:
+        data = hostside.collect(root, host, wanted, paths, {"groups": list(groups)})
+    except Exception as e:  # the probe guards itself; whatever gets through must not end a process that watches
+        what, fix = "this machine could not be looked at", "kdo detect shows more; if it fails too, report it"
+        return HostProblem(host, "failed", what, f"{type(e).__name__}: {e}"[:300], fix)
+    return facts_from(msgspec.json.encode(data), host)
+
+
 def problem_of(host: str, status: str, message: str) -> HostProblem:
     """A failed or unreachable host with the reason in the field's words and what to do."""
     text = message.lower()

@@ -69,7 +69,7 @@ def resolve(whom: Whom) -> Inventory:
     """
     if whom.local:
         variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        return Inventory({"localhost": Host("localhost", (), variables)})
+        return Inventory({whom.name: Host(whom.name, whom.groups, variables)})
     with run_directory() as run:
         sources = inventory_sources(whom, run)
         command = [str(Path(sys.executable).parent / "ansible-inventory"), "--list"]

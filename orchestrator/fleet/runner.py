@@ -35,15 +35,16 @@ Progress = Callable[[str, str], None]  # (host, "ok" | "failed" | "unreachable")
 
 @dataclass(frozen=True)
 class Whom:
-    """Which hosts a run is about. No inventory = this machine."""
+    """Which hosts a run is about. No inventory = this machine, under ``name`` and in ``groups``."""
 
     inventory: tuple[str, ...] = ()
     limit: str = ""
     forks: int = 20
     become: bool = False
-    hosts_only: bytes = (
-        b""  # the part of the inventory that counts here (see inventory.subset); never shown, never stored
-    )
+    name: str = "localhost"  # of this machine, where there is no inventory
+    groups: tuple[str, ...] = ()
+    hosts_only: bytes = b""  # the part of the inventory that counts (inventory.subset); never shown, never stored
+    via: str = ""  # an execution node (user@host): Ansible runs there, through SSH
 
     @property
     def local(self) -> bool:
@@ -138,7 +139,9 @@ def inventory_sources(whom: Whom, run: Path) -> list[str]:
     if whom.local:
         path = run / "inventory.json"
         variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        path.write_text(json.dumps({"all": {"hosts": {"localhost": variables}}}), encoding="utf-8")
+        groups: dict[str, Any] = {group: {"hosts": {whom.name: {}}} for group in whom.groups}
+        inventory = {"all": {"hosts": {whom.name: variables}, "children": groups}}
+        path.write_text(json.dumps(inventory), encoding="utf-8")
         return [str(path)]
     out = []
     for item in whom.inventory:

@@ -229,6 +229,11 @@ def _compile(files: list[PolicyFile], knowledge: Knowledge) -> Policy:
     )
 
 
+def compiled(files: list[PolicyFile], knowledge: Knowledge) -> Policy:
+    """A policy from files that were read and shaped already, weakest first. Raises :class:`PolicyError`."""
+    return _compile(files, knowledge)
+
+
 def parse(text: str, name: str, knowledge: Knowledge, beside: Path | None = None) -> Policy:
     """Check and compile a policy. Raises :class:`PolicyError` with everything that is wrong."""
     return _compile(read_tree(parse_file(text, name), beside or Path()), knowledge)
@@ -242,4 +247,4 @@ def load(path: str | Path, knowledge: Knowledge, verify: Verify | None = None) -
     return _compile(read_tree(read_file(file, data, verify, real), file.parent, verify), knowledge)
 
 
-__all__ = ["Override", "Policy", "Rule", "default_path", "display", "load", "parse"]
+__all__ = ["Override", "Policy", "Rule", "compiled", "default_path", "display", "load", "parse"]
