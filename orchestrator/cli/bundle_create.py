@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.common import PolicyChoice, policy_options
+from orchestrator.checks.choice import PolicyChoice
+from orchestrator.cli.common import policy_options
 from orchestrator.errors import InvalidInput
 
 

@@ -14,10 +14,10 @@ from orchestrator.cli.fleet import Engine, carry_on, engine_options, exit_of, se
 @host_options(facts=False)
 @policy_options(waivers=True)
 @engine_options
-@click.option("--lane", type=click.Choice(("auto", "fast", "ansible")), default="auto", show_default=True,
+@click.option("--lane", "by", type=click.Choice(("auto", "fast", "ansible")), default="auto", show_default=True,
               help="How hosts are asked: many SSH connections of one process where that is possible, or Ansible.")  # fmt: skip
 @format_option("table", "json")
-def command(hosts: Hosts, chosen: PolicyChoice, store_url: str | None, engine: Engine, lane: str, output: str) -> int:
+def command(hosts: Hosts, chosen: PolicyChoice, store_url: str | None, engine: Engine, by: str, output: str) -> int:
     """Look at every host of a fleet, decide, plan and validate, and remember it all. Read-only on the hosts.
 
     `kdo status` then answers from what is on record. A host that cannot be reached stops nothing.
@@ -32,7 +32,7 @@ def command(hosts: Hosts, chosen: PolicyChoice, store_url: str | None, engine: E
     pipeline = chosen.pipeline()
     chosen.waiver_set(pipeline)
     inventory = resolve(hosts.whom())
-    settings = settings_for(hosts, chosen, engine, lane=lane)
+    settings = settings_for(hosts, chosen, engine, lane=by)
     with Store(store_url) as store:
         run = begin_sweep(store, pipeline.policy, inventory, settings)
         state = carry_on(store, run, inventory)

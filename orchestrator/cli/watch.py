@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.common import PolicyChoice, policy_options
+from orchestrator.checks.choice import PolicyChoice
+from orchestrator.cli.common import policy_options
 from orchestrator.cli.self_options import me_options, report_options
 from orchestrator.errors import Exit, InvalidInput
 

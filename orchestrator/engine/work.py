@@ -21,6 +21,8 @@ from orchestrator.documents.verdict import Outcome
 from orchestrator.engine.job import Settings
 from orchestrator.engine.look import after, looked, no_answer
 from orchestrator.fleet.collect import Collected, HostProblem, from_hosts
+from orchestrator.fleet.fast import sweep
+from orchestrator.fleet.inventory import Inventory, read_subset
 from orchestrator.fleet.runner import Progress, Whom
 from orchestrator.fleet.session import Run
 from orchestrator.planning.pipeline import Pipeline
@@ -91,8 +93,15 @@ class Shard:
     def _answers(
         self, names: Sequence[str], take: Callable[[Facts | HostProblem], None]
     ) -> Iterable[Facts | HostProblem]:
-        """Through the fast lane what it can ask, the rest through Ansible."""
-        found = self._collect(names)
+        """Through the fast lane what it can ask, which it hands over as it comes; the rest through Ansible."""
+        if self.settings.lane != "ansible":
+            hosts = {n: h for n, h in read_subset(self.whom.hosts_only).hosts.items() if n in set(names)}
+            left = sweep(Inventory(hosts), self.pipeline.targets(), become=self.whom.become, on_facts=take)
+            names = [n for n in names if n in left]
+            if self.settings.lane == "fast":
+                why = "only the fast lane was wanted"
+                return [HostProblem(n, "failed", f"the fast lane cannot ask it: {left[n]}", why) for n in names]
+        found = self._collect(names) if names else Collected()
         return [*found.facts, *found.problems]
 
     def _collect(self, names: Sequence[str]) -> Collected:

@@ -62,6 +62,16 @@ class Inventory:
         return json.dumps({"all": {"hosts": hosts, "children": groups}}).encode()
 
 
+def read_subset(data: bytes) -> Inventory:
+    """Back from :meth:`Inventory.subset`."""
+    found = json.loads(data)["all"] if data else {"hosts": {}, "children": {}}
+    groups: dict[str, list[str]] = {}
+    for group, members in found.get("children", {}).items():
+        for host in members["hosts"]:
+            groups.setdefault(host, []).append(group)
+    return Inventory({n: Host(n, tuple(sorted(groups.get(n, ()))), v) for n, v in found["hosts"].items()})
+
+
 def resolve(whom: Whom) -> Inventory:
     """Read the inventory and apply ``--limit``, as ``ansible-inventory`` does. No host is asked.
 
