@@ -94,7 +94,7 @@ class Shard:
         self, names: Sequence[str], take: Callable[[Facts | HostProblem], None]
     ) -> Iterable[Facts | HostProblem]:
         """Through the fast lane what it can ask, which it hands over as it comes; the rest through Ansible."""
-        if self.settings.lane != "ansible":
+        if self.settings.lane != "ansible" and not self.whom.via:
             hosts = {n: h for n, h in read_subset(self.whom.hosts_only).hosts.items() if n in set(names)}
             left = sweep(Inventory(hosts), self.pipeline.targets(), become=self.whom.become, on_facts=take)
             names = [n for n in names if n in left]

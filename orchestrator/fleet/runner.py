@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from orchestrator.errors import InventoryError, KdoError
+from orchestrator.fleet import remote
 from orchestrator.resources import data_path
 
 MARK = "KDO_RUN_MARK"  # every process of one run of Ansible has it in its environment
@@ -235,6 +236,30 @@ def complain(output: str) -> None:
     raise KdoError("Ansible did not run", why=text or "it printed nothing", fix="kdo doctor")
 
 
+def _play(
+    run: Path, playbook: str, whom: Whom, limit: str, variables: Mapping[str, Any], flags: str, mark: Mapping[str, str],
+    collector: _Collector, stopped: Callable[[], bool],
+) -> str:  # fmt: skip
+    """Run a playbook here. Returns what Ansible printed."""
+    import ansible_runner  # noqa: PLC0415  (80 ms of import that only a run should pay)
+
+    result = ansible_runner.run(
+        private_data_dir=str(run),
+        playbook=str(data_path(f"playbooks/{playbook}")),
+        inventory=inventory_sources(whom, run),
+        limit=limit or None,
+        extravars=dict(variables),
+        envvars={**environment(run), **mark},
+        settings={"pexpect_timeout": 1},
+        cmdline=flags,
+        event_handler=collector,
+        cancel_callback=stopped,
+        suppress_env_files=True,
+        quiet=True,
+    )
+    return str(result.stdout.read()) if result.stdout is not None else ""
+
+
 def run_playbook(
     playbook: str,
     whom: Whom,
@@ -250,8 +275,6 @@ def run_playbook(
     ``host_files`` are written to the run directory under :func:`host_file_name`; ``hosts`` restricts the run to these
     names. Raises :class:`InventoryError` when no host can be asked at all, :class:`KeyboardInterrupt` on Ctrl-C.
     """
-    import ansible_runner  # noqa: PLC0415  (80 ms of import that only a run should pay)
-
     stopped = False
 
     def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -268,6 +291,8 @@ def run_playbook(
             names = run / "limit"
             names.write_text("\n".join(hosts) + "\n", encoding="utf-8")
             limit = f"@{names}"
+        if whom.via:
+            remote.fill(run, whom.hosts_only)
         collector = _Collector(progress)
         mark = f"{MARK}={secrets.token_hex(16)}"
         flags = (
@@ -275,21 +300,18 @@ def run_playbook(
         )
         main = threading.current_thread() is threading.main_thread()  # only there can signals be caught
         before = {n: signal.signal(n, on_interrupt) for n in (signal.SIGINT, signal.SIGTERM) if main}
+        output = ""
+        flag_text = " ".join(flags)
         try:
-            result = ansible_runner.run(
-                private_data_dir=str(run),
-                playbook=str(data_path(f"playbooks/{playbook}")),
-                inventory=inventory_sources(whom, run),
-                limit=limit or None,
-                extravars={"kdo_dir": str(files), **(variables or {})},
-                envvars={**environment(run), **dict([mark.split("=")])},
-                settings={"pexpect_timeout": 1},
-                cmdline=" ".join(flags),
-                event_handler=collector,
-                cancel_callback=lambda: stopped,
-                suppress_env_files=True,
-                quiet=True,
-            )
+            if whom.via:
+                output = remote.play(
+                    run, whom.via, playbook, limit="@../limit" if hosts is not None else limit,
+                    variables={"kdo_dir": "../../hosts", **(variables or {})}, flags=flag_text,
+                    mark=dict([mark.split("=")]), handler=collector, stopped=lambda: stopped,
+                )  # fmt: skip
+            else:
+                output = _play(run, playbook, whom, limit, {"kdo_dir": str(files), **(variables or {})}, flag_text,
+                               dict([mark.split("=")]), collector, lambda: stopped)  # fmt: skip
         finally:
             end_marked(mark)
             for number, handler in before.items():
@@ -297,7 +319,6 @@ def run_playbook(
         if stopped:
             raise KeyboardInterrupt
         if not collector.answers:
-            output = result.stdout.read() if result.stdout is not None else ""
             if collector.no_hosts:
                 raise InventoryError(
                     "no host matches", why="the inventory names no host for this", fix="check -i and --limit"

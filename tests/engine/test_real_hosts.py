@@ -163,3 +163,52 @@ def test_a_controller_that_was_killed_is_gone_on_from(hosts, tmp_path):
         rows_now = {h.host: h for h in runs.hosts_of(store.database, rows[0].id)}
         assert len(rows_now) == 5 and not any(h.state in runs.OPEN for h in rows_now.values())
         assert {h: rows_now[h].at for h in finished} == finished, "no finished host was asked again"
+
+
+@pytest.fixture
+def node(hosts, tmp_path, monkeypatch):
+    """An execution node: the same sshd machine, with ansible-runner on its PATH; ssh finds it by a configuration of its own."""
+    binaries = Path(sys.executable).parent
+    with Sshd(tmp_path / "node", extra=f"SetEnv PATH={binaries}:/usr/bin:/bin") as sshd:
+        known = sshd.known_hosts(tmp_path / "node_hosts")
+        config = tmp_path / "ssh_config"
+        config.write_text(
+            f"Host node\n HostName 127.0.0.1\n Port {sshd.port}\n User {sshd.user}\n IdentityFile {sshd.key}\n"
+            f" IdentitiesOnly yes\n UserKnownHostsFile {known}\n"
+        )
+        wrapper = tmp_path / "bin" / "ssh"
+        wrapper.parent.mkdir()
+        wrapper.write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {config} "$@"\n')
+        wrapper.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+        yield "node"
+
+
+def test_an_execution_node_that_only_ssh_reaches(hosts, node, tmp_path):
+    store = tmp_path / "store.db"
+    before = set(Path("/tmp").iterdir())
+    done = kdo("sweep", "-i", hosts, "--store", store, "--engine", "ssh", "--site", f"={node}", "--format", "json")
+    assert done.returncode == 4, done.stderr
+    assert json.loads(done.stdout)["hosts"]["unreachable"] == 1
+    assert len(kdo("status", "h*", "--store", store, "--format", "jsonl").stdout.splitlines()) == 4
+    left = {p for p in set(Path("/tmp").iterdir()) - before if "ansible" in p.name or "runner" in p.name}
+    assert not left, "nothing stays on the node"
+
+
+def test_a_node_that_is_none_says_what_to_do(hosts, node, tmp_path):
+    done = kdo(
+        "sweep",
+        "-i",
+        hosts,
+        "--store",
+        tmp_path / "s.db",
+        "--engine",
+        "ssh",
+        "--site",
+        "=nobody.invalid",
+        "--shard-size",
+        9,
+    )
+    assert done.returncode == 3 and "nobody.invalid" in done.stderr
+    listed = kdo("runs", "show", "--store", tmp_path / "s.db").stdout
+    assert "the execution node did not do it" in listed
