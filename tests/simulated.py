@@ -96,6 +96,7 @@ class Fleet:
 
     def install(self, monkeypatch) -> Fleet:
         """Take Ansible's place in this process."""
+        monkeypatch.setattr(work, "sweep", lambda inventory, *_, **__: dict.fromkeys(inventory.hosts, "simulated"))
         monkeypatch.setattr(work, "from_hosts", self.from_hosts)
         monkeypatch.setattr(session, "from_hosts", self.from_hosts)
         monkeypatch.setattr(session, "transact", self.transact)

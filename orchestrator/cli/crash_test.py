@@ -18,6 +18,7 @@ from orchestrator.cli.common import (
     report_problems,
     write_json,
 )
+from orchestrator.cli.fleet import store_option
 from orchestrator.errors import Exit, InvalidInput
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
 @click.option("--consent", metavar="HOST", default="", help="The host's name once more: consent without a question.")
 @click.option("--check", is_flag=True, help="Go through every precondition; nothing is crashed or written.")
 @click.option("--verdict", "fetch", is_flag=True, help="Fetch the verdict of a crash whose wait was cut short.")
+@store_option
 @format_option("table", "json")
 def command(
     host: str, hosts: Hosts, chosen: PolicyChoice, cpu: int | None, timeout: int, consent: str, check: bool, fetch: bool,
-    output: str,
+    store_url: str | None, output: str,
 ) -> int:  # fmt: skip
     """Crash ONE real host on purpose, wait for its return, and keep the verdict. The vmcore stays on the host.
 
@@ -58,7 +60,7 @@ def command(
         raise InvalidInput("the consent is for another host", where="--consent", why=f"{consent!r} is not {host!r}")
     if fetch:
         with only_one():
-            return _show(*late(hosts.narrowed(host).whom(), host, timeout), output)
+            return _show(*late(hosts.narrowed(host).whom(), host, timeout), store_url, output)
     pipeline = chosen.pipeline()
     waivers = chosen.waiver_set(pipeline)
     hosts = hosts.narrowed(host)
@@ -77,7 +79,7 @@ def command(
             return _ready(expected, output)
         if _ask(host, consent):
             expected = test.expected()  # the maintenance window may have closed meanwhile
-        return _show(*_crash(test, boot, expected, timeout), output)
+        return _show(*_crash(test, boot, expected, timeout), store_url, output)
 
 
 def _ready(expected: Proof, output: str) -> int:
@@ -92,17 +94,31 @@ def _ready(expected: Proof, output: str) -> int:
     return Exit.OK
 
 
-def _show(proof: Proof, path: Path, output: str) -> int:
+def _show(proof: Proof, path: Path, store_url: str | None, output: str) -> int:
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.reports.proofs import show
     from orchestrator.reports.text import line
 
+    _remember(proof, store_url)
     if output == "json":
         write_json({"format_version": FORMAT_VERSION, "proof": proof, "kept": str(path)})
     else:
         show(proof)
         line(f"kept: {path}", "dim")
     return {"dumped": Exit.OK, "lost": Exit.PENDING}.get(proof.outcome, Exit.FAILED)
+
+
+def _remember(proof: Proof, store_url: str | None) -> None:
+    """Also in the fleet's store; where that cannot be reached the file is still there, and the crash has happened."""
+    from orchestrator.errors import KdoError
+    from orchestrator.store.hosts import keep_proof
+    from orchestrator.store.store import Store
+
+    try:
+        with Store(store_url) as store:
+            keep_proof(store.database, proof)
+    except KdoError as error:
+        click.echo(f"note: the proof is not in the store: {error}", err=True)
 
 
 def _ask(host: str, consent: str) -> bool:

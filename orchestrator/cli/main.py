@@ -17,6 +17,8 @@ _VERBS = {
     "status": "Say what state every host is in, from what is on record.",
     "runs": "Runs on record: list, show, compare, pause, resume, cancel, prune.",
     "audit": "Who did what, when; and whether that record is whole.",
+    "enforce": "Bring back the hosts that have drifted, within the policy's level, budget and windows.",
+    "ingest": "Put reports that hosts have sent on record.",
     "worker": "Do shards of runs that were begun elsewhere (PostgreSQL queue).",
     "validate": "Check, with evidence, that kdump is armed as decided.",
     "rehearse": "Crash a disposable guest that is set up like a host, and judge its dump.",

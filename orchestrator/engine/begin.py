@@ -93,3 +93,11 @@ def begin_apply(
     names = {n: w.name for n, w in enumerate(waves)}
     runs.place(store.database, run.id, _placed(waves, inventory, settings.shard, hashes, before), names)
     return runs.get(store.database, run.id)
+
+
+def begin_ingest(store: Store, policy: Policy) -> RunRow:
+    """Reports that hosts have sent: one wave, whose hosts are known when they have been read."""
+    run = _entered(store, "pull", policy, Inventory({}), Settings(), "", now())
+    runs.create(store.database, run)
+    runs.place(store.database, run.id, [])
+    return runs.get(store.database, run.id)

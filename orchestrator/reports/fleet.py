@@ -131,3 +131,31 @@ def audit(entries: Iterable[Entry]) -> None:
         line(f"{e.number:>6} {e.at[:19]} {e.who}: {e.what} {e.subject}")
         if e.detail not in ("", "{}"):
             line(f"       {e.detail}", "dim")
+
+
+def enforced(
+    sweep: RunRow, looked: Mapping[str, int], stopped: str, left: Mapping[str, str], chosen: Sequence[str], run: RunRow | None,
+    came: Mapping[str, int], state: str,
+) -> None:  # fmt: skip
+    """One round of enforcement: what was seen, what was changed, what was left and why."""
+    line(f"looked at {sum(looked.values()):,} hosts (run {sweep.id})", "bold")
+    came_to(looked)
+    if stopped:
+        line(f"nothing was changed: {stopped}", "bold red")
+    reasons: dict[str, list[str]] = {}
+    for host, why in left.items():
+        reasons.setdefault(why, []).append(host)
+    for why, names in reasons.items():
+        more = f", … ({len(names):,} hosts)" if len(names) > _NAMED else ""
+        line(f"left: {', '.join(names[:_NAMED])}{more}: {why}", "yellow")
+    if run is not None:
+        line(f"changed (run {run.id}): {state}", "bold")
+        came_to(came)
+    elif chosen:
+        more = f", … ({len(chosen):,} hosts)" if len(chosen) > _NAMED else ""
+        line(f"would be changed: {', '.join(chosen[:_NAMED])}{more}", "yellow")
+    elif not stopped and not left:
+        line("no host has drifted that the policy would have changed", "green")
+
+
+_NAMED = 8

@@ -153,14 +153,15 @@ def place(database: Database, run: str, placed: Iterable[Placed], names: Mapping
 
     def finish(s: Statements) -> None:
         s.many(
-            "INSERT INTO wave (run, number, name, state, hosts) VALUES (?, ?, ?, 'waiting', ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO wave (run, number, name, state, hosts) VALUES (?, ?, ?, 'waiting', ?) "
+            "ON CONFLICT (run, number) DO UPDATE SET hosts = wave.hosts + excluded.hosts",
             [(run, n, (names or {}).get(n, ""), c) for n, c in sorted(waves.items())],
         )
         s.many(
             "INSERT INTO shard (run, number, wave, site, state) VALUES (?, ?, ?, ?, 'waiting') ON CONFLICT DO NOTHING",
             [(run, n, w, site) for n, (w, site) in sorted(shards.items())],
         )
-        s.all("UPDATE run SET hosts = ? WHERE id = ?", (total, run))
+        s.all("UPDATE run SET hosts = hosts + ? WHERE id = ?", (total, run))
 
     database.do(finish)
     return total

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kdo enforce``."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.checks.choice import PolicyChoice
+from orchestrator.cli.common import Hosts, format_option, host_options, policy_options, write_json, write_line
+from orchestrator.cli.fleet import Engine, carry_on, engine_options, exit_of, settings_for
+from orchestrator.errors import Exit, InvalidInput
+
+if TYPE_CHECKING:
+    from orchestrator.store.store import Store
+
+_EVERY = re.compile(r"([1-9][0-9]{0,5})([smhd]?)\Z")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(text: str) -> int:
+    found = _EVERY.match(text)
+    if not found:
+        raise InvalidInput(f"{text!r} is no time", where="--every", fix="give 30m, 6h or 1d")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+@click.command()
+@host_options(facts=False)
+@policy_options(waivers=True)
+@engine_options
+@click.option(
+    "--reboot", is_flag=True, help="Also reboot the hosts whose plan needs it, where the policy lets them now."
+)
+@click.option("--check", is_flag=True, help="Look at every host and say what would be changed; change none.")
+@click.option(
+    "--every", default="", metavar="TIME", help="Again and again, e.g. 6h, until a signal comes. Default: once."
+)
+@format_option("table", "json")
+def command(
+    hosts: Hosts, chosen: PolicyChoice, store_url: str | None, engine: Engine, reboot: bool, check: bool, every: str, output: str
+) -> int:  # fmt: skip
+    """Look at every host, and bring back those that have drifted: within the policy's level, budget and windows.
+
+    Only one enforcement of a fleet runs at a time. A rule with level audit is reported, never enforced. When more hosts drift
+    than rollout.max_hosts, none is changed; a host that does not stay as it was set is left to a person after three times.
+    """
+    pause = _seconds(every) if every else 0
+    while True:
+        code = _round(hosts, chosen, store_url, engine, reboot, check, output, many=bool(every))
+        if not pause or code == Exit.INTERRUPTED:
+            return code
+        try:
+            time.sleep(pause)
+        except KeyboardInterrupt:
+            return Exit.OK
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """The fleet's only enforcement, shown to be alive while it goes on."""
+    import threading
+    from datetime import UTC, datetime
+
+    from orchestrator.engine.job import worker_name
+    from orchestrator.store import leases
+    from orchestrator.store.store import Store as Another
+
+    owner = worker_name("enforce")
+    held = leases.take(store.database, ["enforce"], owner, datetime.now(UTC))
+    if held:
+        why = f"{held['enforce']} enforces this fleet"
+        raise InvalidInput("another enforcement is under way", where=store.name, why=why, fix="wait for it, or end it")
+    over = threading.Event()
+
+    def beat() -> None:
+        with Another(store.url) as mine:
+            while not over.wait(leases.BEAT):
+                leases.renew(mine.database, owner, datetime.now(UTC))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(5)
+        leases.release(store.database, owner)
+
+
+def _round(
+    hosts: Hosts, chosen: PolicyChoice, store_url: str | None, engine: Engine, reboot: bool, check: bool, output: str, *,
+    many: bool,
+) -> int:  # fmt: skip
+    from datetime import UTC, datetime
+
+    from orchestrator.documents.base import digest
+    from orchestrator.engine.begin import begin_apply, begin_sweep
+    from orchestrator.engine.enforce import choose, drifting_of, spent_lately
+    from orchestrator.fleet.inventory import resolve
+    from orchestrator.planning.plan import rollout_of
+    from orchestrator.reports.fleet import enforced
+    from orchestrator.store import runs
+    from orchestrator.store.store import Store
+
+    pipeline = chosen.pipeline()
+    chosen.waiver_set(pipeline)
+    rollout = rollout_of(pipeline.policy)
+    inventory = resolve(hosts.whom())
+    with Store(store_url) as store, _alone(store):
+        settings = settings_for(hosts, chosen, engine, rollout, lane="auto", reboot=reboot)
+        sweep = begin_sweep(store, pipeline.policy, inventory, settings)
+        state = carry_on(store, sweep, inventory)
+        tally = runs.tally(store.database, sweep.id)
+        if state != "done":
+            return exit_of(state, tally)
+        moment = datetime.now(UTC)
+        drifting = list(drifting_of(store, sweep, moment, reboot=reboot))
+        choice = choose(drifting, rollout, sweep.hosts, spent_lately(store.database, moment))
+        run = None
+        if choice.chosen and not check:
+            plans = [(d.host, d.plan) for d in choice.chosen]
+            run = begin_apply(store, pipeline.policy, inventory, settings, plans, digest([sweep.id, plans]), "enforce")
+            state = carry_on(store, run, inventory)
+            changed = runs.tally(store.database, run.id)
+        data = {
+            "format_version": "1.0", "sweep": sweep.id, "looked": tally, "run": run.id if run else "", "state": state,
+            "came_to": changed if run else {}, "chosen": [d.host for d in choice.chosen], "left": choice.left,
+            "stopped": choice.stopped,
+        }  # fmt: skip
+        if output == "json":
+            write_line(data) if many else write_json(data)
+        else:
+            enforced(
+                sweep,
+                tally,
+                choice.stopped,
+                choice.left,
+                [d.host for d in choice.chosen],
+                run,
+                changed if run else {},
+                state,
+            )
+    # What is left as it was, on purpose or not, is a violation that somebody should know of.
+    left = {"drift": 1} if choice.stopped or choice.left or (check and choice.chosen) else {}
+    undone = {s: n for s, n in tally.items() if s not in ("drift", "pending reboot")} if run else tally
+    return exit_of(state, {**undone, **(changed if run else {}), **left})
