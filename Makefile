@@ -31,7 +31,7 @@ demo: $(VENV)/.ready
 
 # Unit, property, command-line and wheel tests, linters and types.
 test: $(VENV)/.ready
-	@command -v ssh >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq openssh-client >/dev/null; } || true
+	@$(RUN) tests/install_servers.py
 	@$(RUN) -m pytest -q -n auto -m "not lab" -p no:cacheprovider $(ARGS)
 
 # Real guests: detect, plan, apply, reboot, validate, crash, and a vmcore that can be read. Installs what it needs
