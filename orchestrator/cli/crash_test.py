@@ -18,7 +18,7 @@ from orchestrator.cli.common import (
     report_problems,
     write_json,
 )
-from orchestrator.cli.fleet import store_option
+from orchestrator.cli.fleet import remember, store_option
 from orchestrator.errors import Exit, InvalidInput
 
 if TYPE_CHECKING:
@@ -99,26 +99,14 @@ def _show(proof: Proof, path: Path, store_url: str | None, output: str) -> int:
     from orchestrator.reports.proofs import show
     from orchestrator.reports.text import line
 
-    _remember(proof, store_url)
+    detail = {"outcome": proof.outcome, "kernel": proof.kernel, "crash": proof.crash}
+    remember(store_url, "crashed on purpose", [(proof.host, detail)], proof=proof)
     if output == "json":
         write_json({"format_version": FORMAT_VERSION, "proof": proof, "kept": str(path)})
     else:
         show(proof)
         line(f"kept: {path}", "dim")
     return {"dumped": Exit.OK, "lost": Exit.PENDING}.get(proof.outcome, Exit.FAILED)
-
-
-def _remember(proof: Proof, store_url: str | None) -> None:
-    """Also in the fleet's store; where that cannot be reached the file is still there, and the crash has happened."""
-    from orchestrator.errors import KdoError
-    from orchestrator.store.hosts import keep_proof
-    from orchestrator.store.store import Store
-
-    try:
-        with Store(store_url) as store:
-            keep_proof(store.database, proof)
-    except KdoError as error:
-        click.echo(f"note: the proof is not in the store: {error}", err=True)
 
 
 def _ask(host: str, consent: str) -> bool:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -18,6 +18,7 @@ from orchestrator.errors import Exit, InvalidInput
 
 if TYPE_CHECKING:
     from orchestrator.documents.plan import Rollout
+    from orchestrator.documents.proof import Proof
     from orchestrator.engine.campaign import Gate
     from orchestrator.engine.executor import Executor
     from orchestrator.engine.job import Settings
@@ -119,6 +120,41 @@ def carry_on(store: Store, run: RunRow, inventory: Inventory, gate: Gate | None 
 
     executor = executor_for(store, settings_of(run.settings))
     return Campaign(store, run, inventory, executor, Lines(), gate).go()
+
+
+def remember(
+    store_url: str | None, what: str, hosts: Sequence[tuple[str, Mapping[str, Any]]], *, proof: Proof | None = None,
+    state: str = "",
+) -> None:  # fmt: skip
+    """Note what was done to hosts in the audit trail, and a proof or a new state of theirs beside it.
+
+    It has been done, whatever becomes of the record: a store that cannot be reached is said, and is no failure.
+    """
+    import secrets
+
+    from orchestrator.errors import KdoError
+    from orchestrator.store import audit
+    from orchestrator.store.database import Statements
+    from orchestrator.store.hosts import keep_proof, set_state
+    from orchestrator.store.store import Store, now, who
+
+    key, at, by = secrets.token_hex(8), now(), who()
+    try:
+        with Store(store_url) as store:
+
+            def work(s: Statements) -> None:
+                for host, detail in hosts:
+                    audit.append(
+                        store.database, s, key=f"{key}:{host}", at=at, who=by, what=what, subject=host, detail=detail
+                    )
+                if state:
+                    set_state(s, [h for h, _ in hosts], state, what, at)
+
+            store.database.do(work)
+            if proof is not None:
+                keep_proof(store.database, proof)
+    except KdoError as error:
+        click.echo(f"note: this is not on record: {error}", err=True)
 
 
 def exit_of(state: str, tally: dict[str, int]) -> int:

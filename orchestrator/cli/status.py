@@ -14,6 +14,7 @@ from orchestrator.errors import Exit, InvalidInput, did_you_mean
 if TYPE_CHECKING:
     from orchestrator.store.store import Store
 
+SILENT_DAYS = 7
 _FINE = {"compliant", "changed", "waived", "proof expired", "unsupported"}
 
 
@@ -45,22 +46,34 @@ def command(
         proofs: dict[str, int] = dict(
             store.database.read("SELECT proof, count(*) FROM host WHERE proof <> '' GROUP BY proof")
         )
+        silent = silent_hosts(store)
         if output == "table":
             from orchestrator.reports.fleet import states as show
 
-            show(found, cells(store.database), proofs)
+            show(found, cells(store.database), proofs, silent, SILENT_DAYS)
         else:
             data: dict[str, Any] = {
                 "format_version": "1.0",
                 "hosts": sum(found.values()),
                 "states": found,
                 "proofs": proofs,
+                "silent": silent,
             }
             data["platforms"] = [
                 {"arch": a, "hypervisor": h, "state": s, "hosts": n} for a, h, s, n in cells(store.database)
             ]
             write_json(data) if output == "json" else write_line(data)
     return Exit.PENDING if set(found) - _FINE else Exit.OK
+
+
+def silent_hosts(store: Store) -> int:
+    """Hosts that have not answered for so long that what is on record of them may be wrong."""
+    from datetime import UTC, datetime, timedelta
+
+    from orchestrator.store.store import moment
+
+    since = moment(datetime.now(UTC) - timedelta(days=SILENT_DAYS))
+    return int(store.database.read("SELECT count(*) FROM host WHERE seen < ?", (since,))[0][0])
 
 
 def _listed(

@@ -16,7 +16,9 @@ STYLES = {
 }  # fmt: skip
 
 
-def states(counts: Mapping[str, int], cells: Iterable[tuple[str, str, str, int]], proofs: Mapping[str, int]) -> None:
+def states(
+    counts: Mapping[str, int], cells: Iterable[tuple[str, str, str, int]], proofs: Mapping[str, int], silent: int = 0, days: int = 0
+) -> None:  # fmt: skip
     """How many hosts are in which state, and which platforms they are."""
     total = sum(counts.values())
     if not total:
@@ -30,6 +32,8 @@ def states(counts: Mapping[str, int], cells: Iterable[tuple[str, str, str, int]]
     if sum(proofs.values()):
         said = ", ".join(f"{n} {s}" for s, n in proofs.items())
         line(f"crash tests: {said}", "dim")
+    if silent:
+        line(f"{silent:,} hosts have not answered for {days} days: what is said of them may be old", "yellow")
     rows: dict[tuple[str, str], dict[str, int]] = {}
     for arch, hypervisor, state, number in cells:
         rows.setdefault((arch or "?", hypervisor or "?"), {})[state] = number
