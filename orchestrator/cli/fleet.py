@@ -116,10 +116,12 @@ def carry_on(store: Store, run: RunRow, inventory: Inventory, gate: Gate | None 
     """Go through a run; returns the state it is left in."""
     from orchestrator.engine.campaign import Campaign
     from orchestrator.engine.job import settings_of
-    from orchestrator.reports.progress import Lines
+    from orchestrator.reports.progress import BAD, Lines
+    from orchestrator.store import runs
 
     executor = executor_for(store, settings_of(run.settings))
-    return Campaign(store, run, inventory, executor, Lines(), gate).go()
+    lines = Lines(bad=lambda r, wave: runs.hosts_of(store.database, r.id, wave=wave.number, states=BAD))
+    return Campaign(store, run, inventory, executor, lines, gate).go()
 
 
 def remember(

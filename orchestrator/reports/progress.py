@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from orchestrator.reports.text import clean, one_line
-from orchestrator.store.runs import OPEN, RunRow, WaveRow
+from orchestrator.store.runs import OPEN, HostOf, RunRow, WaveRow
 
 #: Seconds between two plain lines.
 QUIET = 10.0
+#: States of hosts that are named while a run goes on, and how many hosts are.
+BAD = ("failed", "undone", "undo-incomplete", "stale", "busy", "unreachable")
+NAMED = 20
+
+Bad = Callable[[RunRow, WaveRow], Iterable[HostOf]]
 _WIDTH = 24
 
 
@@ -28,11 +33,15 @@ class Lines:
     """Shows waves. ``file`` is a terminal or not; that decides the form."""
 
     def __init__(
-        self, file: TextIO | None = None, clock: Callable[[], float] = time.monotonic, live: bool | None = None
-    ) -> None:
+        self, file: TextIO | None = None, clock: Callable[[], float] = time.monotonic, live: bool | None = None,
+        bad: Bad | None = None,
+    ) -> None:  # fmt: skip
         self.file = file or sys.stderr
         self.clock = clock
         self.live = self.file.isatty() if live is None else live
+        self.bad = bad
+        self._named: set[str] = set()
+        self._counted = 0
         self._wave: tuple[str, int] | None = None
         self._began = 0.0
         self._done_before = 0
@@ -48,7 +57,8 @@ class Lines:
         if self._wave != (run.id, wave.number):
             self._end()
             self._wave, self._began, self._done_before, self._last = (run.id, wave.number), moment, done, moment
-            self._over = False
+            self._over, self._counted = False, 0
+        self._failing(run, wave, tally)
         over = left == 0
         if over and self._over:
             return
@@ -64,6 +74,19 @@ class Lines:
                 self._end()
         else:
             print(text, file=self.file, flush=True)
+
+    def _failing(self, run: RunRow, wave: WaveRow, tally: dict[str, int]) -> None:
+        """Hosts that have come to no good, each once, and of very many only the first: `kdo runs show` has them all."""
+        count = sum(tally.get(s, 0) for s in BAD)
+        if self.bad is None or count == self._counted or len(self._named) >= NAMED:
+            return
+        self._counted = count
+        for host in self.bad(run, wave):
+            if host.host not in self._named and len(self._named) < NAMED:
+                self._named.add(host.host)
+                self.note(one_line(f"{host.host}: {host.state}{': ' + host.why if host.why else ''}", 300))
+                if len(self._named) == NAMED:
+                    self.note(f"more of them: kdo runs show {run.id}")
 
     def _text(self, run: RunRow, wave: WaveRow, tally: dict[str, int], done: int, left: int, seconds: float) -> str:
         name = f" ({wave.name})" if wave.name else ""
