@@ -104,7 +104,7 @@ class Rollout(Document, frozen=True, kw_only=True):
     max_hosts: int | None = None
     budget: str = ""  # hosts that enforcement may change in 24 hours, of all that it looks at; empty = no limit
     reboots: int | None = None  # hosts that reboot at the same time
-    soak: int = 0  # seconds between a wave and the gate after it
+    soak: int = 0  # seconds between a wave and the next one
     pause: str = "never"  # never | canary | waves: where a run waits for somebody
     windows: list[str] = []  # UTC; outside of them no wave begins; empty = any time
 

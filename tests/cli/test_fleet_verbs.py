@@ -55,6 +55,14 @@ def test_status_of_one_host_and_of_all(fleet):
     assert "no host" in fleet("status", "--tag", "x=y", code=0).stderr
 
 
+def test_facts_on_record_are_what_other_verbs_take(fleet):
+    lines = fleet("facts", "local*", code=0).stdout
+    assert json.loads(lines)["host"] == "localhost"
+    (fleet.folder / "facts.jsonl").write_text(lines)
+    assert data(fleet("plan", "--facts", "facts.jsonl", "--format", "json"))["hosts"][0]["host"] == "localhost"
+    assert "no facts on record" in fleet("facts", "nobody", code=5).stderr
+
+
 def test_runs(fleet):
     listed = data(fleet("runs", "list", "--format", "json", code=0))["runs"]
     assert [r["kind"] for r in listed] == ["sweep", "sweep"] and all(r["state"] == "done" for r in listed)
