@@ -33,7 +33,9 @@ def states(
         said = ", ".join(f"{n} {s}" for s, n in proofs.items())
         line(f"crash tests: {said}", "dim")
     if silent:
-        line(f"{silent:,} hosts have not answered for {days} days: what is said of them may be old", "yellow")
+        line(
+            f"{silent:,} hosts have not answered within the last {days} days: what is said of them may be old", "yellow"
+        )
     rows: dict[tuple[str, str], dict[str, int]] = {}
     for arch, hypervisor, state, number in cells:
         rows.setdefault((arch or "?", hypervisor or "?"), {})[state] = number
