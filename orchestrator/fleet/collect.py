@@ -126,6 +126,7 @@ def from_hosts(
     """Ask hosts, one round trip each; ``hosts`` narrows the inventory to these names."""
     paths = sorted(set(targets))
     variables: dict[str, Any] = {
+        "kdo_interest_json": msgspec.json.encode(interest()).decode(),
         "kdo_targets": paths,
         "kdo_extra_files": extra_files(paths),
         "kdo_record": record,

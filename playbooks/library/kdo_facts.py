@@ -29,6 +29,12 @@ options:
     type: list
     elements: str
     default: [/var/crash]
+  extra_files:
+    description:
+      - More files to read, beside those that O(interest) names.
+    type: list
+    elements: str
+    default: []
   groups:
     description:
       - Groups of the inventory that the host is in. They are handed through into the document.
@@ -139,6 +145,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "interest": {"type": "dict", "required": True},
+            "extra_files": {"type": "list", "elements": "str", "default": []},
             "targets": {"type": "list", "elements": "str", "default": ["/var/crash"]},
             "groups": {"type": "list", "elements": "str", "default": []},
             "tags": {"type": "list", "elements": "str", "default": []},
@@ -149,17 +156,19 @@ def main():
         supports_check_mode=True,
     )
     p = module.params
-    result = {"changed": False}
+    # What was asked is the same for every host: it is not sent back.
+    result = {"changed": False, "invocation": {}}
+    interest = dict(p["interest"], files=list(p["interest"].get("files", [])) + p["extra_files"])
     try:
         reader = Reader("/", record=p["record"])
         inventory = {"groups": p["groups"], "tags": p["tags"]}
-        facts, devices = probe(reader, p["host"], p["interest"], p["targets"], inventory, p["udev"])
+        facts, devices = probe(reader, p["host"], interest, p["targets"], inventory, p["udev"])
         result["kdo_facts"] = facts
         if p["record"]:
             seen = [devices.seen[path] for path in sorted(devices.seen)]
             names = [os.uname().nodename]
             result["kdo_tree"] = sanitise(
-                reader.recorded, facts, seen, names, str(p["interest"].get("unsafe_keys", ""))
+                reader.recorded, facts, seen, names, str(interest.get("unsafe_keys", ""))
             )
     except Exception as e:  # whatever it is: a message, never a traceback
         place = traceback.extract_tb(e.__traceback__)[-1]
