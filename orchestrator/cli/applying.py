@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,7 +61,7 @@ class Applying:
             problems: list[dict[str, str]] = []
             if saved is not None:
                 plans = [(h, Document.of("plan", h)) for h in saved.hosts if h.host in inventory.hosts]
-                work = {h.host: d for h, d in plans if h.status == "changes"}
+                work: dict[str, Document | str] = {h.host: d for h, d in plans if h.status == "changes"}
                 changing = sum(bool(h.changes) for h, _ in plans if h.status == "changes")
                 plan_hash, bad, summary = (
                     saved.hash,
@@ -73,19 +74,18 @@ class Applying:
                 state = carry_on(store, swept, inventory)
                 if state != "done":
                     return exit_of(state, runs.tally(store.database, swept.id))
-                found = list(_hosts_planned(store, swept)) if swept.hosts <= EACH else None
-                tally = planned_hosts(found or _hosts_planned(store, swept)) if output == "table" else None
+                seen = _Swept(each=swept.hosts <= EACH)
+                planned = seen.look(_hosts_planned(store, swept))
+                tally = None
+                if output == "table":
+                    tally = planned_hosts(planned)
+                else:
+                    deque(planned, 0)
                 report_waivers(waivers, checks=False)
-                work, changing, bad, everything = {}, 0, False, []
-                for h in found if found is not None else _hosts_planned(store, swept):
-                    bad = bad or h.status in ("refused", "audit")
-                    if h.status == "changes":
-                        work[h.host] = Document.of("plan", h)
-                        changing += bool(h.changes)
-                    everything += [h] if found is not None else []
+                work, changing, bad, everything = seen.work, seen.changing, seen.bad, seen.everything
                 rows = runs.hosts_of(store.database, swept.id, states=("unreachable", "failed"))
                 problems = [{"host": r.host, "status": r.state, "why": r.why} for r in rows if not r.plan]
-                plan_hash = digest([self.pipeline.policy.hash, sorted((h, d.hash) for h, d in work.items())])
+                plan_hash = digest([self.pipeline.policy.hash, sorted(work.items())])
                 summary = tally.line() if tally is not None else f"plan: {len(work)} hosts to change"
             within_cap(changing, self.rollout.max_hosts, self.max_hosts, self.chosen.name)
             if not (changing or (self.reboot and work)):
@@ -177,8 +177,30 @@ def _say(problems: list[dict[str, str]]) -> None:
         click.echo(f"{p['host']}: {p['status']}: {p['why']}", err=True)
 
 
-def _hosts_planned(store: Store, run: RunRow) -> Iterator[HostPlan]:
-    """The plans that a sweep has made, host by host."""
-    sql = "SELECT d.body FROM run_host h JOIN document d ON d.hash = h.plan WHERE h.run = ? ORDER BY h.host"
-    for (body,) in store.database.stream(sql, (run.id,)):
-        yield store.decode(body, HostPlan)
+@dataclass
+class _Swept:
+    """What the plans of a sweep come to, in one pass over them. ``each``: keep them; else only the hashes of what changes."""
+
+    each: bool
+    work: dict[str, Document | str] = field(default_factory=dict)
+    changing: int = 0
+    bad: bool = False
+    everything: list[HostPlan] = field(default_factory=list)
+
+    def look(self, plans: Iterable[tuple[str, HostPlan]]) -> Iterator[HostPlan]:
+        """Pass them on."""
+        for hash, h in plans:
+            self.bad = self.bad or h.status in ("refused", "audit")
+            if h.status == "changes":
+                self.work[h.host] = hash
+                self.changing += bool(h.changes)
+            if self.each:
+                self.everything.append(h)
+            yield h
+
+
+def _hosts_planned(store: Store, run: RunRow) -> Iterator[tuple[str, HostPlan]]:
+    """The plans that a sweep has made with their hashes, host by host."""
+    sql = "SELECT d.hash, d.body FROM run_host h JOIN document d ON d.hash = h.plan WHERE h.run = ? ORDER BY h.host"
+    for hash, body in store.database.stream(sql, (run.id,)):
+        yield hash, store.decode(body, HostPlan)

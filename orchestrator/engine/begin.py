@@ -12,13 +12,13 @@ from orchestrator.fleet.inventory import Host, Inventory
 from orchestrator.fleet.rollout import Member, Wave, arrange
 from orchestrator.policy.load import Policy
 from orchestrator.store import runs
-from orchestrator.store.database import Statements
 from orchestrator.store.hosts import Document, states_of
 from orchestrator.store.runs import Placed, RunRow
 from orchestrator.store.store import Store, now, put_documents, who
 
 #: A tag (SITE_TAG=NAME) or the variable kdo_site says which workers are near a host.
 SITE_VARIABLE, SITE_TAG = "kdo_site", "site"
+_PLANS = 500  # that are written in one transaction
 
 
 def site_of(host: Host) -> str:
@@ -74,15 +74,19 @@ def begin_apply(
     run = _entered(store, kind, policy, inventory, settings, plan_hash, now())
     hashes: dict[str, str] = {}
     fresh: list[tuple[str, str, bytes]] = []
+
+    def keep() -> None:
+        """Few at a time: memory does not grow with the plans."""
+        store.database.do(lambda s: put_documents(s, fresh))
+        fresh.clear()
+
     for name, plan in plans:
         hashes[name] = plan if isinstance(plan, str) else plan.hash
         if isinstance(plan, Document):
             fresh.append((plan.hash, plan.kind, plan.body))
-
-    def keep(s: Statements) -> None:
-        put_documents(s, fresh)
-
-    store.database.do(keep)
+            if len(fresh) >= _PLANS:
+                keep()
+    keep()
     members = []
     for name in sorted(hashes):
         host = inventory.hosts.get(name, Host(name))

@@ -27,6 +27,7 @@ from orchestrator.store.runs import OPEN, RunRow, WaveRow
 from orchestrator.store.store import Store, now, who
 
 _TICK = 0.5  # seconds between two looks at what goes on
+_LOOKING = 50  # times as long as a count of the wave's hosts took, until the next one
 _ATTEMPTS = 4  # of one shard, before its hosts count as failed
 
 Gate = Callable[[RunRow, WaveRow], str]  # why no further wave may begin; "" = it may
@@ -55,6 +56,7 @@ class Campaign:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], None] = time.sleep
     asked: int = field(default=0, init=False)  # how often somebody pressed Ctrl-C
+    _next_look: float = field(default=0.0, init=False)
 
     def go(self) -> str:
         """Go on until the end, a pause, or a gate that stays closed. Returns the state that the run is left in."""
@@ -123,21 +125,32 @@ class Campaign:
                     waiting.append(ended.shard)
                 else:
                     self._give_up(ended.shard, ended.why)
-            self.watcher.wave(run, wave, runs.tally(database, run.id, wave.number))
+            self._show(wave)
+        self._show(wave, last=True)
         if order:
             return order
         failed, _ = self._bad(wave.number)
         runs.set_wave(database, run.id, wave.number, "done", now(), failed=failed)
         return "done"
 
+    def _show(self, wave: WaveRow, *, last: bool = False) -> None:
+        """How the wave goes on. To count its hosts takes the longer the more there are: it gets a small part of the time."""
+        begun = time.monotonic()
+        if not last and begun < self._next_look:
+            return
+        whole = wave.hosts == self.run.hosts  # which an index answers alone
+        self.watcher.wave(self.run, wave, runs.tally(self.store.database, self.run.id, None if whole else wave.number))
+        ended = time.monotonic()
+        self._next_look = ended + _LOOKING * (ended - begun)
+
     def _job(self, number: int, attempt: int) -> Job:
         rows = runs.hosts_of(self.store.database, self.run.id, shard=number, states=OPEN)
         names = [h.host for h in rows if h.host in self.inventory.hosts]
         settings = settings_of(self.run.settings)
-        site = runs.shards(self.store.database, self.run.id)[number].site if settings.sites else ""
+        row = runs.shard(self.store.database, self.run.id, number) if settings.sites else None
         return Job(
             store=self.store.url, run=self.run.id, shard=number, worker=worker_name(f"{number}.{attempt}"),
-            hosts_only=self.inventory.subset(names), via=settings.sites.get(site, ""),
+            hosts_only=self.inventory.subset(names), via=settings.sites.get(row.site, "") if row is not None else "",
         )  # fmt: skip
 
     def _give_up(self, number: int, why: str) -> None:

@@ -130,22 +130,24 @@ class QueueExecutor:
         self._flush()
         found = []
         states = {s.number: s for s in runs.shards(self.store.database, self._run)} if self._out else {}
+        queued = self._queued() if any(states[n].state in ("lost", "waiting") for n in self._out) else set()
         for number in sorted(self._out):
             state = states[number].state
             if state == "done":
                 found.append(Ended(number, True))
             elif state == "cancelled":
                 found.append(Ended(number, False, "cancelled", again=False))
-            elif state in ("lost", "waiting") and not self._queued(number):
+            elif state in ("lost", "waiting") and lock_of(self._run, number) not in queued:
                 found.append(Ended(number, False, states[number].why or "no worker has it, and it is not in the queue"))
         self._out -= {e.shard for e in found}
         if not found:
             time.sleep(seconds)
         return found
 
-    def _queued(self, number: int) -> bool:
-        sql = "SELECT count(*) FROM procrastinate_jobs WHERE lock = ? AND status IN ('todo', 'doing')"
-        return bool(self.store.database.read(sql, (lock_of(self._run, number),))[0][0])
+    def _queued(self) -> set[str]:
+        """The shards of the run that stand in the queue, or that a worker has taken from it."""
+        sql = "SELECT lock FROM procrastinate_jobs WHERE lock LIKE ? AND status IN ('todo', 'doing')"
+        return {lock for (lock,) in self.store.database.read(sql, (f"kdo:{self._run}:%",))}
 
     def stop(self) -> None:
         """Take back what no worker has begun. What is under way is cancelled through the run's state, or comes to its end."""
@@ -235,8 +237,8 @@ class ShardWorker:
         """What the process gets; None where nothing is left to do."""
         with Store(self.url) as store:
             state = runs.state_of(store.database, run)
-            states = {s.number: s.state for s in runs.shards(store.database, run)}
-        if states.get(shard, "done") == "done" or state in ("", "cancelled", "cancelling"):
+            row = runs.shard(store.database, run, shard)
+        if row is None or row.state == "done" or state in ("", "cancelled", "cancelling"):
             return None
         worker = f"{self.name}:{number}"
         return Job(store=self.url, run=run, shard=shard, worker=worker, hosts_only=self.variables(run, shard))

@@ -31,7 +31,7 @@ from orchestrator.proof.store import by_host
 from orchestrator.proof.store import stored as stored_proofs
 from orchestrator.store import audit, leases, runs
 from orchestrator.store.database import Statements
-from orchestrator.store.hosts import Document, Seen, keep_seen, proofs_of
+from orchestrator.store.hosts import Document, Seen, keep_seen, proofs_in
 from orchestrator.store.runs import HostOf, RunRow
 from orchestrator.store.store import Store, now
 
@@ -114,7 +114,8 @@ class Shard:
         """The crash tests of a host: those of the store, and those that this machine has made itself."""
         if not hasattr(self, "_mine"):
             self._mine = by_host(stored_proofs())
-        found = {p.at: p for p in [*self._mine.get(host, ()), *proofs_of(self.store, host)]}
+            self._on_record = proofs_in(self.store, self.run.id, self.number)
+        found = {p.at: p for p in [*self._mine.get(host, ()), *self._on_record.get(host, ())]}
         return [found[at] for at in sorted(found)]
 
     def _keep(self, found: Sequence[Seen]) -> None:

@@ -22,7 +22,7 @@ from orchestrator.fleet.runner import Whom, complain, environment, inventory_sou
 _NOT_GROUPS = ("_meta", "all", "ungrouped")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Host:
     """One host of an inventory. ``groups``: sorted, with the groups around its groups; ``variables``: as Ansible merges them."""
 
@@ -137,7 +137,11 @@ def _hosts(data: Mapping[str, Any]) -> dict[str, Host]:
 
     variables = data.get("_meta", {}).get("hostvars", {})
     out = {}
+    same: dict[frozenset[str], tuple[str, ...]] = {}  # most hosts of a fleet are in the same groups as many others
     for host in [*variables, *(h for h in direct if h not in variables)]:
-        groups = set().union(*(around(g) for g in direct.get(host, ()))) if host in direct else set()
-        out[host] = Host(host, tuple(sorted(groups.difference(_NOT_GROUPS))), variables.get(host, {}))
+        own = frozenset(direct.get(host, ()))
+        if own not in same:
+            groups = set().union(*(around(g) for g in own)) if own else set()
+            same[own] = tuple(sorted(groups.difference(_NOT_GROUPS)))
+        out[host] = Host(host, same[own], variables.get(host, {}))
     return out

@@ -219,7 +219,7 @@ class _Postgres:
 class PostgresDatabase(Database):
     """A PostgreSQL server. Passwords come from ~/.pgpass or a service file, never from the URL."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = _PATIENCE / 30) -> None:
         super().__init__(url)
         self.words = {"blob": "BYTEA", "bytewise": 'COLLATE "C"', "integer": "BIGINT"}
         parts = urlsplit(url)
@@ -237,7 +237,7 @@ class PostgresDatabase(Database):
                                fix="pip install 'kdump-orchestrator[fleet]'") from None  # fmt: skip
         self.psycopg = psycopg
         self.connection: Any = None
-        self._connect(_PATIENCE / 30)
+        self._connect(patience)
 
     def _connect(self, patience: float) -> None:
         deadline = time.monotonic() + patience
@@ -265,10 +265,16 @@ class PostgresDatabase(Database):
 
     def stream(self, sql: str, values: Sequence[Any] = (), size: int = 500) -> Iterator[Row]:
         """The rows of one query, few at a time, through a connection of its own (its cursor needs a transaction)."""
-        with self.psycopg.connect(self.url) as connection, connection.cursor(name="kdo") as cursor:
-            cursor.itersize = size
-            cursor.execute(sql.replace("?", "%s"), values)
-            yield from cursor
+        other = PostgresDatabase(self.url, _PATIENCE)  # which waits for a server that restarts
+        try:
+            with other.connection.transaction(), other.connection.cursor(name="kdo") as cursor:
+                cursor.itersize = size
+                cursor.execute(sql.replace("?", "%s"), values)
+                yield from cursor
+        except self.psycopg.Error as error:  # rows were handed out already: not again from the beginning
+            raise self._problem(error) from error
+        finally:
+            other.close()
 
     def exclusive(self, statements: Statements) -> None:
         """One advisory lock of the whole store, until the transaction ends."""

@@ -236,6 +236,18 @@ def proofs_of(store: Store, host: str) -> list[Proof]:
     return [store.document(hash, Proof) for (hash,) in store.database.read(sql, (host,))]
 
 
+def proofs_in(store: Store, run: str, shard: int) -> dict[str, list[Proof]]:
+    """The crash tests of a shard's hosts, each host's oldest first, in one query for all of them."""
+    sql = (
+        "SELECT p.host, p.hash FROM run_host h JOIN proof p ON p.host = h.host "
+        "WHERE h.run = ? AND h.shard = ? AND p.how = 'crash-test' ORDER BY p.at"
+    )
+    out: dict[str, list[Proof]] = {}
+    for host, hash in store.database.read(sql, (run, shard)):
+        out.setdefault(host, []).append(store.document(hash, Proof))
+    return out
+
+
 def with_proof(seen: Seen, standing: Standing | None) -> Seen:
     """The same with what its proofs say; a host that validates is "proof expired" when they were about something else."""
     if standing is None:

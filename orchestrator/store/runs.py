@@ -22,6 +22,7 @@ RESUMABLE = ("planned", "paused", "held", "interrupted", "failed", "running", "p
 #: States of a host in a run that are not what came of it.
 OPEN = ("waiting", "running")
 _CHUNK = 2000  # rows of one transaction
+_SHARD = "number, wave, site, state, attempt, worker, beat, why"
 
 _RUN = (
     "id", "kind", "state", "who", "tool", "policy", "policy_hash", "inventory_hash", "plan_hash", "settings", "hosts",
@@ -243,10 +244,15 @@ def set_wave(database: Database, run: str, number: int, state: str, at: str, *, 
 def shards(database: Database, run: str, wave: int | None = None) -> list[ShardRow]:
     """The shards of a run, or of one of its waves."""
     where, values = (" AND wave = ?", [run, wave]) if wave is not None else ("", [run])
-    sql = (
-        f"SELECT number, wave, site, state, attempt, worker, beat, why FROM shard WHERE run = ?{where} ORDER BY number"
-    )
-    return [ShardRow(*r) for r in database.read(sql, values)]
+    return [
+        ShardRow(*r) for r in database.read(f"SELECT {_SHARD} FROM shard WHERE run = ?{where} ORDER BY number", values)
+    ]
+
+
+def shard(database: Database, run: str, number: int) -> ShardRow | None:
+    """One shard of a run; None = there is no such one."""
+    sql = f"SELECT {_SHARD} FROM shard WHERE run = ? AND number = ?"
+    return next((ShardRow(*r) for r in database.read(sql, (run, number))), None)
 
 
 def claim(database: Database, run: str, number: int, worker: str, at: str, silent_since: str) -> int:
@@ -302,16 +308,22 @@ def lose(database: Database, run: str, silent_since: str, numbers: Sequence[int]
 def hosts_of(
     database: Database, run: str, *, shard: int | None = None, wave: int | None = None, states: Sequence[str] = ()
 ) -> Iterator[HostOf]:
-    """The hosts of a run, few at a time, by name."""
+    """The hosts of a run, few at a time, by name. Those of one shard are few, and are read at once: that is tried again
+    when the connection is lost, and needs no other one."""
+    columns = "host, wave, shard, state, before, plan, outcome, verdict, attempts, at, why"
+    if shard is not None:
+        # Neither its order nor its states are for the database: SQLite would go through the whole run for them.
+        found = (HostOf(*r) for r in database.read(f"SELECT {columns} FROM run_host WHERE run = ? AND shard = ?", (run, shard)))  # fmt: skip
+        chosen = (h for h in found if (wave is None or h.wave == wave) and (not states or h.state in states))
+        yield from sorted(chosen, key=lambda h: h.host.encode())
+        return
     where, values = "run = ?", list[Any]([run])
-    for column, value in (("shard", shard), ("wave", wave)):
-        if value is not None:
-            where += f" AND {column} = ?"
-            values.append(value)
+    if wave is not None:
+        where += " AND wave = ?"
+        values.append(wave)
     if states:
         where += f" AND state IN ({marks(states)})"
         values += states
-    columns = "host, wave, shard, state, before, plan, outcome, verdict, attempts, at, why"
     for row in database.stream(f"SELECT {columns} FROM run_host WHERE {where} ORDER BY host", values):
         yield HostOf(*row)
 
