@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +15,7 @@ from orchestrator.cli.fleet import Engine, carry_on, engine_options, exit_of, se
 from orchestrator.errors import Exit, InvalidInput
 
 if TYPE_CHECKING:
-    from orchestrator.store.store import Store
+    pass
 
 _EVERY = re.compile(r"([1-9][0-9]{0,5})([smhd]?)\Z")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -61,38 +59,6 @@ def command(
             return Exit.OK
 
 
-@contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    """The fleet's only enforcement, shown to be alive while it goes on."""
-    import threading
-    from datetime import UTC, datetime
-
-    from orchestrator.engine.job import worker_name
-    from orchestrator.store import leases
-    from orchestrator.store.store import Store as Another
-
-    owner = worker_name("enforce")
-    held = leases.take(store.database, ["enforce"], owner, datetime.now(UTC))
-    if held:
-        why = f"{held['enforce']} enforces this fleet"
-        raise InvalidInput("another enforcement is under way", where=store.name, why=why, fix="wait for it, or end it")
-    over = threading.Event()
-
-    def beat() -> None:
-        with Another(store.url) as mine:
-            while not over.wait(leases.BEAT):
-                leases.renew(mine.database, owner, datetime.now(UTC))
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(5)
-        leases.release(store.database, owner)
-
-
 def _round(
     hosts: Hosts, chosen: PolicyChoice, store_url: str | None, engine: Engine, reboot: bool, check: bool, output: str, *,
     many: bool,
@@ -102,17 +68,21 @@ def _round(
     from orchestrator.documents.base import digest
     from orchestrator.engine.begin import begin_apply, begin_sweep
     from orchestrator.engine.enforce import choose, drifting_of, spent_lately
+    from orchestrator.engine.job import worker_name
     from orchestrator.fleet.inventory import resolve
     from orchestrator.planning.plan import rollout_of
     from orchestrator.reports.fleet import enforced
-    from orchestrator.store import runs
+    from orchestrator.store import leases, runs
     from orchestrator.store.store import Store
 
     pipeline = chosen.pipeline()
     chosen.waiver_set(pipeline)
     rollout = rollout_of(pipeline.policy)
     inventory = resolve(hosts.whom())
-    with Store(store_url) as store, _alone(store):
+    with (
+        Store(store_url) as store,
+        leases.holding(store, "enforce", worker_name("enforce"), "another enforcement of this fleet is under way"),
+    ):
         settings = settings_for(hosts, chosen, engine, rollout, lane="auto", reboot=reboot)
         sweep = begin_sweep(store, pipeline.policy, inventory, settings)
         state = carry_on(store, sweep, inventory)

@@ -68,7 +68,8 @@ def show(run: str, everything: bool, output: str, store_url: str | None) -> int:
             data = {**asdict(row), "waves": [asdict(w) for w in waves], "tally": tally, "on": [asdict(h) for h in rows]}
             write_json({"format_version": "1.0", "run": data})
         else:
-            shown(row, waves, tally, rows)
+            notes = sorted({s.why for s in runs.shards(store.database, row.id) if s.why})[:20]
+            shown(row, waves, tally, rows, notes)
     return Exit.OK
 
 
@@ -119,18 +120,12 @@ def resume(run: str, retry: bool, max_fail: str, output: str, store_url: str | N
     from orchestrator.fleet.inventory import resolve
     from orchestrator.fleet.runner import Whom
     from orchestrator.reports.fleet import run as shown
-    from orchestrator.store import leases, runs
+    from orchestrator.store import runs
     from orchestrator.store.store import Store, now, who
 
     with Store(store_url, create=False) as store:
         row = runs.get(store.database, run)
         settings = settings_of(row.settings)
-        _alone(
-            row.id,
-            row.state,
-            [s.beat for s in runs.shards(store.database, row.id) if s.state == "running"],
-            leases.PATIENCE,
-        )
         for name in settings.inventory:
             if name.startswith("/") and not Path(name).exists():
                 raise InvalidInput("the run's inventory is gone", where=name, why="its hosts cannot be reached without it",
@@ -151,20 +146,6 @@ def resume(run: str, retry: bool, max_fail: str, output: str, store_url: str | N
             rows = runs.hosts_of(store.database, row.id, states=_BAD)
             shown(row, runs.waves(store.database, row.id), tally, (h for _, h in zip(range(50), rows, strict=False)))
     return exit_of(state, tally)
-
-
-def _alone(run: str, state: str, beats: list[str | None], patience: float) -> None:
-    """Somebody else may still be on it: a controller that runs shows it by the signs of life of its shards."""
-    from datetime import UTC, datetime
-
-    from orchestrator.store.runs import silent_since
-
-    silent = silent_since(datetime.now(UTC), patience)
-    if state in ("running", "pausing", "cancelling") and any(b and b > silent for b in beats):
-        why = "its workers gave a sign of life a moment ago"
-        raise InvalidInput(
-            f"the run {run} is under way", why=why, fix=f"kdo runs pause {run}, or wait {patience:.0f} s"
-        )
 
 
 def _order(run: str, state: str, store_url: str | None) -> int:

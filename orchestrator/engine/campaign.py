@@ -60,6 +60,11 @@ class Campaign:
 
     def go(self) -> str:
         """Go on until the end, a pause, or a gate that stays closed. Returns the state that the run is left in."""
+        name, owner = f"run:{self.run.id}", worker_name("run")
+        with leases.holding(self.store, name, owner, f"the run {self.run.id} is under way"), self._interruptible():
+            return self._go()
+
+    def _go(self) -> str:
         database, run = self.store.database, self.run
         settings = settings_of(run.settings)
         if not runs.move(database, run.id, "running", now(), who=who(), only_from=runs.RESUMABLE, what="running"):
@@ -67,30 +72,29 @@ class Campaign:
             raise InvalidInput(
                 f"the run is {state}", where=run.id, why="it cannot go on from there", fix="kdo runs show"
             )
-        with self._interruptible():
-            waves = runs.waves(database, run.id)
-            todo = [w for w in waves if w.state != "done"]
-            first = waves[0].number if waves else 0
-            for wave in todo:
-                why = self._gate(wave.number > first)
-                if why:
-                    return self._held(todo, wave, why)
-                if settings.rollout.windows and not in_window(settings.rollout.windows, self.clock()):
-                    why = f"outside the rollout's windows ({'; '.join(settings.rollout.windows)} UTC)"
-                    return self._held(todo, wave, why)
-                state = self._wave(wave)
-                if state != "done":
-                    return self._left(state)
-                last = wave.number == waves[-1].number
-                if not last:
-                    self._soak(settings.rollout.soak)
-                    if why := self._proved(wave):
-                        return self._held(todo, runs.waves(database, run.id)[wave.number + 1], why)
-                    pause = settings.rollout.pause
-                    if pause == "waves" or (pause == "canary" and wave.number == first):
-                        return self._left("pausing", "the rollout pauses here for somebody to look")
-                if self.asked:
-                    return self._left("pausing")
+        waves = runs.waves(database, run.id)
+        todo = [w for w in waves if w.state != "done"]
+        first = waves[0].number if waves else 0
+        for wave in todo:
+            why = self._gate(wave.number > first)
+            if why:
+                return self._held(todo, wave, why)
+            if settings.rollout.windows and not in_window(settings.rollout.windows, self.clock()):
+                why = f"outside the rollout's windows ({'; '.join(settings.rollout.windows)} UTC)"
+                return self._held(todo, wave, why)
+            state = self._wave(wave)
+            if state != "done":
+                return self._left(state)
+            last = wave.number == waves[-1].number
+            if not last:
+                self._soak(settings.rollout.soak)
+                if why := self._proved(wave):
+                    return self._held(todo, runs.waves(database, run.id)[wave.number + 1], why)
+                pause = settings.rollout.pause
+                if pause == "waves" or (pause == "canary" and wave.number == first):
+                    return self._left("pausing", "the rollout pauses here for somebody to look")
+            if self.asked:
+                return self._left("pausing")
         return self._move("done")
 
     # -- one wave -----------------------------------------------------------------------------------------------------

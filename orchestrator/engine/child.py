@@ -102,7 +102,8 @@ def perform(job: Job) -> int:
             return TAKEN
         pulse.start()
         try:
-            shard_of(job, store, attempt).perform()
+            shard = shard_of(job, store, attempt)
+            shard.perform()
         except KeyboardInterrupt:
             pulse.over.set()
             if pulse.why != TAKEN:
@@ -115,7 +116,7 @@ def perform(job: Job) -> int:
             runs.end_shard(database, job.run, job.shard, job.worker, "lost", now(), why)
             raise
         pulse.over.set()
-        runs.end_shard(database, job.run, job.shard, job.worker, "done", now())
+        runs.end_shard(database, job.run, job.shard, job.worker, "done", now(), shard.note[:500])
     return DONE
 
 

@@ -7,6 +7,7 @@ looks at them first. What a host says of itself counts, not what the dead worker
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ class Shard:
     waivers: Waivers
     whom: Whom
     attempt: int = 1
+    note: str = ""  # what is worth knowing of the shard afterwards
     progress: Progress | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -97,6 +99,8 @@ class Shard:
         if self.settings.lane != "ansible" and not self.whom.via:
             hosts = {n: h for n, h in read_subset(self.whom.hosts_only).hosts.items() if n in set(names)}
             left = sweep(Inventory(hosts), self.pipeline.targets(), become=self.whom.become, on_facts=take)
+            reasons = Counter(left.values()).most_common(3)
+            self.note = "; ".join(f"{count} hosts not over the fast lane: {why}" for why, count in reasons)
             names = [n for n in names if n in left]
             if self.settings.lane == "fast":
                 why = "only the fast lane was wanted"

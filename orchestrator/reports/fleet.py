@@ -99,7 +99,9 @@ def run_list(runs: Sequence[RunRow], tallies: Sequence[Mapping[str, int]]) -> No
     )
 
 
-def run(row: RunRow, waves: Sequence[WaveRow], tally: Mapping[str, int], bad: Iterable[HostOf]) -> None:
+def run(
+    row: RunRow, waves: Sequence[WaveRow], tally: Mapping[str, int], bad: Iterable[HostOf], notes: Iterable[str] = ()
+) -> None:  # fmt: skip
     """One run: its waves, and the hosts that need somebody."""
     line(f"{row.id}: {row.kind} {row.state}{': ' + row.why if row.why else ''}", "bold")
     line(
@@ -111,6 +113,8 @@ def run(row: RunRow, waves: Sequence[WaveRow], tally: Mapping[str, int], bad: It
         why = f": {w.why}" if w.why else ""
         line(f"  wave {w.number + 1}{name}: {w.state}, {w.hosts:,} hosts, {w.failed:,} failed{why}")
     came_to(tally)
+    for note in notes:
+        line(f"  {note}", "dim")
     for h in bad:
         line(f"{h.host}: {h.state}{': ' + h.why if h.why else ''}", STYLES.get(h.state, "red"))
 

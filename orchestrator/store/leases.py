@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
+from orchestrator.errors import InvalidInput
 from orchestrator.store.database import Database, Statements
-from orchestrator.store.store import marks, moment
+from orchestrator.store.store import Store, marks, moment
 
 #: Seconds between two signs of life, and how long a silent owner is believed in: more than three of them.
 BEAT = 10
@@ -33,6 +36,30 @@ def take(database: Database, names: Sequence[str], owner: str, now: datetime, ab
         return held
 
     return database.do(work)
+
+
+@contextmanager
+def holding(store: Store, name: str, owner: str, what: str) -> Iterator[None]:
+    """Hold one lease, shown to be alive by a thread with a connection of its own. Raises :class:`InvalidInput` when it is held."""
+    held = take(store.database, [name], owner, datetime.now(UTC))
+    if held:
+        why = f"{held[name]} is at it, or was less than {PATIENCE} s ago"
+        raise InvalidInput(what, where=store.name, why=why, fix="wait for it, or end it")
+    over = threading.Event()
+
+    def beat() -> None:
+        with Store(store.url) as mine:
+            while not over.wait(BEAT):
+                renew(mine.database, owner, datetime.now(UTC))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(5)
+        release(store.database, owner)
 
 
 def renew(database: Database, owner: str, now: datetime) -> int:

@@ -167,9 +167,7 @@ def main():
         if p["record"]:
             seen = [devices.seen[path] for path in sorted(devices.seen)]
             names = [os.uname().nodename]
-            result["kdo_tree"] = sanitise(
-                reader.recorded, facts, seen, names, str(interest.get("unsafe_keys", ""))
-            )
+            result["kdo_tree"] = sanitise(reader.recorded, facts, seen, names, str(interest.get("unsafe_keys", "")))
     except Exception as e:  # whatever it is: a message, never a traceback
         place = traceback.extract_tb(e.__traceback__)[-1]
         where = "%s:%s" % (os.path.basename(place[0]), place[1])

@@ -155,7 +155,7 @@ def test_a_controller_that_was_killed_is_gone_on_from(hosts, tmp_path):
     for _ in range(70):
         if refused.returncode != 5:
             break
-        assert "sign of life" in refused.stderr
+        assert "under way" in refused.stderr
         time.sleep(1)
         refused = kdo("runs", "resume", "last", "--store", store_file)
     assert refused.returncode == 4, refused.stderr
