@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.checks.choice import PolicyChoice
+from orchestrator.cli.apply_said import nothing_to_do, say_stale, within_cap
 from orchestrator.cli.common import (
     Hosts,
     Ticker,
@@ -23,11 +24,9 @@ from orchestrator.cli.common import (
     write_json,
 )
 from orchestrator.cli.fleet import Engine, engine_options
-from orchestrator.errors import InvalidInput, StalePlan
+from orchestrator.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from orchestrator.documents.plan import HostPlan, Plan, Rollout
 
 
@@ -174,27 +173,6 @@ def _check(
     return 4 if unreachable and code in (0, 2) else code
 
 
-def nothing_to_do(plans: Iterable[HostPlan]) -> None:
-    """The last line where no host changes."""
-    from orchestrator.reports.text import line
-
-    settled = all(h.status == "none" for h in plans)
-    line("nothing to change" if settled else "nothing was changed", "green" if settled else "yellow")
-
-
-def say_stale(stale: Iterable[str]) -> None:
-    """Hosts that have moved on, on stderr."""
-    for host in stale:
-        problem = StalePlan(
-            "the plan is stale",
-            where=host,
-            why="the host has changed since the plan was made",
-            fix="kdo plan again",
-        ).problems[0]
-        for text in problem.lines():
-            click.echo(text, err=True)
-
-
 def _warn_of_no_trial(work: list[HostPlan]) -> None:
     """What a plan that was made earlier says of hosts that cannot try their arguments; a new one has just been shown."""
     from orchestrator.planning.steps import NO_TRIAL
@@ -203,18 +181,6 @@ def _warn_of_no_trial(work: list[HostPlan]) -> None:
         for note in host.notes:
             if note.startswith(NO_TRIAL):
                 click.echo(f"{host.host}: {note}", err=True)
-
-
-def within_cap(hosts: int, cap: int | None, max_hosts: int | None, where: str) -> None:
-    """Raise :class:`InvalidInput` when more hosts would be changed than the policy, or the command line, allows."""
-    allowed = max_hosts or cap
-    if allowed is not None and hosts > allowed:
-        raise InvalidInput(
-            f"the plan changes {hosts} hosts, allowed are {allowed}",
-            where=where,
-            why=f"rollout.max_hosts of the policy is {cap}" if max_hosts is None else f"--max-hosts is {max_hosts}",
-            fix=f"narrow it with --limit, or confirm with --max-hosts {hosts}",
-        )
 
 
 def _same_policy(plan: Plan, current: str, where: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.checks.choice import PolicyChoice
-from orchestrator.cli.apply import nothing_to_do, say_stale, within_cap
+from orchestrator.cli.apply_said import nothing_to_do, say_stale, within_cap
 from orchestrator.cli.common import Hosts, report_waivers, write_json
 from orchestrator.cli.fleet import Engine, carry_on, exit_of, settings_for
 from orchestrator.cli.gate import canary_gate

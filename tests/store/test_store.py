@@ -28,6 +28,7 @@ from orchestrator.store.hosts import (
     set_state,
     states_of,
 )
+from orchestrator.store.prune import prune as forget
 from orchestrator.store.runs import Placed, RunRow
 from orchestrator.store.schema import migrate, migrations, version
 from orchestrator.store.store import Store, moment, now
@@ -213,9 +214,9 @@ def test_runs_are_found_compared_and_forgotten(store_url):
                 runs.get(db, name)
         wanted = [("a", "drift", "compliant"), ("b", "drift", ""), ("c", "", "failed")]
         assert list(runs.compared(db, first, second)) == wanted and not list(runs.compared(db, first, first))
-        assert runs.prune(db, later(30), later(90), "ann")["runs"] == 0  # it is still planned: somebody may be on it
+        assert forget(db, later(30), later(90), "ann")["runs"] == 0  # it is still planned: somebody may be on it
         runs.move(db, first, "done", later(70))
-        found = runs.prune(db, later(30), later(90), "ann")
+        found = forget(db, later(30), later(90), "ann")
         # Facts of hosts as they are known now stay, and so does every look at them that is not too old.
         assert found["runs"] == 1 and [r.id for r in runs.listed(db, 9)] == [second]
         assert {h.host for h in hosts(db)} == {"a", "b", "c"}
