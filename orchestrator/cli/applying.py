@@ -58,6 +58,7 @@ class Applying:
         inventory = resolve(self.hosts.whom())
         waivers = self.chosen.waiver_set(self.pipeline)
         with Store(store_url) as store:
+            self.engine.check(store)
             problems: list[dict[str, str]] = []
             if saved is not None:
                 plans = [(h, Document.of("plan", h)) for h in saved.hosts if h.host in inventory.hosts]

@@ -83,6 +83,7 @@ def _round(
         Store(store_url) as store,
         leases.holding(store, "enforce", worker_name("enforce"), "another enforcement of this fleet is under way"),
     ):
+        engine.check(store)
         settings = settings_for(hosts, chosen, engine, rollout, lane="auto", reboot=reboot)
         sweep = begin_sweep(store, pipeline.policy, inventory, settings)
         state = carry_on(store, sweep, inventory)

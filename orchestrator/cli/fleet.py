@@ -43,6 +43,13 @@ class Engine:
     parallel: int = 0
     sites: tuple[str, ...] = ()
 
+    def check(self, store: Store) -> None:
+        """Raise :class:`InvalidInput` before a run is entered that nobody could do."""
+        if self.name == "queue":
+            from orchestrator.engine.queue import prepare
+
+            prepare(store)
+
     def nodes(self) -> dict[str, str]:
         """Site → execution node."""
         found = {}

@@ -34,6 +34,7 @@ def command(hosts: Hosts, chosen: PolicyChoice, store_url: str | None, engine: E
     inventory = resolve(hosts.whom())
     settings = settings_for(hosts, chosen, engine, lane=by)
     with Store(store_url) as store:
+        engine.check(store)
         run = begin_sweep(store, pipeline.policy, inventory, settings)
         state = carry_on(store, run, inventory)
         tally = runs.tally(store.database, run.id)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from orchestrator.errors import InvalidInput, KdoError
+from orchestrator.errors import Exit, InvalidInput, KdoError
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -26,7 +26,9 @@ _BUSY = 60.0  # seconds that SQLite itself waits for another writer
 
 
 class StoreError(KdoError):
-    """The store cannot be used; what was done on hosts is not undone by that."""
+    """The store cannot be reached or used; what was done on hosts is not undone by that."""
+
+    exit_code = Exit.UNREACHABLE
 
 
 class Statements(Protocol):

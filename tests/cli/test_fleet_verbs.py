@@ -113,6 +113,19 @@ def test_reports_of_hosts_come_on_record(fleet):
     assert "no such file" in fleet("ingest", "nowhere", code=5).stderr
 
 
+def test_a_queue_needs_postgresql_and_nothing_is_entered_without(fleet):
+    before = data(fleet("runs", "list", "-n", "999", "--format", "json"))["runs"]
+    for verb in (
+        ["sweep", "--engine", "queue"],
+        ["enforce", "--engine", "queue"],
+        ["worker"],
+        ["apply", "-y", "--engine", "queue"],
+    ):
+        assert "needs a store on PostgreSQL" in fleet(*verb, code=5).stderr
+    assert data(fleet("runs", "list", "-n", "999", "--format", "json"))["runs"] == before
+    assert "cannot be used" in fleet("status", "--store", "postgresql://postgres@127.0.0.1:1/x", code=4).stderr
+
+
 def test_a_wave_that_is_no_number(fleet):
     assert "no number of hosts" in fleet("apply", "--waves", "1,lots", code=5).stderr
     assert "no number of hosts" in fleet("apply", "--max-fail", "-1", code=5).stderr
