@@ -301,7 +301,8 @@ def _campaign(given: dict[str, Any], kind: str) -> dict[str, Any]:
     return {"before": before, "cpu": used, "wall": wall, "run": run.id, "hosts": sum(tally.values()), "tally": tally, "parts": parts}  # fmt: skip
 
 
-PHASES = {
+PHASES: dict[str, Any] = {
+    "size": lambda given: {"bytes": _size(given["url"])},
     "inventory": phase_inventory,
     "drive": phase_drive,
     "sweep": lambda given: _campaign(given, "sweep"),
@@ -343,8 +344,12 @@ def command(words: list[str], folder: str, tries: int) -> dict[str, float]:
 # -- a whole fleet --------------------------------------------------------------------------------------------------------
 
 
-def size_of(url: str) -> int:
-    """Bytes of a store."""
+def size_of(url: str, folder: str) -> int:
+    """Bytes of a store; asked for in another process, because a verb's peak memory begins with that of its parent."""
+    return int(phase("size", {"url": url, "folder": folder})["bytes"])
+
+
+def _size(url: str) -> int:
     if "://" in url:
         import psycopg
 
@@ -369,13 +374,13 @@ def fleet(hosts: int, kind: str, place: Any) -> dict[str, Any]:
         out["drive"] = phase("drive", given)
         show(hosts, kind, "drive", out["drive"])
         url = given["url"] = place("fleet", folder)
-        empty = size_of(url) if "://" in url else 0
+        empty = size_of(url, folder) if "://" in url else 0
         out["sweep"] = phase("sweep", given)
         show(hosts, kind, "sweep", out["sweep"])
-        out["bytes_after_sweep"] = size_of(url) - empty
+        out["bytes_after_sweep"] = size_of(url, folder) - empty
         out["apply"] = phase("apply", given)
         show(hosts, kind, "apply", out["apply"])
-        out["bytes_after_apply"] = size_of(url) - empty
+        out["bytes_after_apply"] = size_of(url, folder) - empty
         print(f"{hosts:>7,} {kind:10} store     {out['bytes_after_sweep'] / hosts:8.0f} bytes per host after the sweep, "
               f"{out['bytes_after_apply'] / hosts:.0f} after the apply", flush=True)  # fmt: skip
         tries = ["--store", url]

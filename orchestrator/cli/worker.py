@@ -32,7 +32,7 @@ class _Inventories:
         from orchestrator.store import runs
         from orchestrator.store.store import Store
 
-        with Store(self.url) as store:
+        with Store(self.url, patient=True) as store:
             settings = settings_of(runs.get(store.database, run).settings)
             names = [h.host for h in runs.hosts_of(store.database, run, shard=shard, states=runs.OPEN)]
         sources = self.own or tuple(settings.inventory)

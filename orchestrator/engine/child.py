@@ -44,7 +44,7 @@ class _Pulse(threading.Thread):
 
     def run(self) -> None:
         beaten = 0.0
-        with suppress(KdoError), Store(self.job.store) as store:
+        with suppress(KdoError), Store(self.job.store, patient=True) as store:
             while not self.over.wait(_LOOK):
                 if runs.state_of(store.database, self.job.run) == "cancelling":
                     return self._stop(CANCELLED)
@@ -94,7 +94,7 @@ def shard_of(job: Job, store: Store, attempt: int) -> Shard:
 def perform(job: Job) -> int:
     """Take the shard, do it, and say how it ended."""
     pulse = _Pulse(job)
-    with Store(job.store) as store:
+    with Store(job.store, patient=True) as store:
         database = store.database
         silent = runs.silent_since(datetime.now(UTC), leases.PATIENCE)
         attempt = runs.claim(database, job.run, job.shard, job.worker, now(), silent)

@@ -12,8 +12,10 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -22,15 +24,16 @@ from orchestrator.engine.child import CANCELLED, DONE, TAKEN
 from orchestrator.engine.executor import Ended
 from orchestrator.engine.job import Job
 from orchestrator.errors import InvalidInput, KdoError
-from orchestrator.store import runs
+from orchestrator.store import leases, runs
 from orchestrator.store.database import PostgresDatabase, Statements
-from orchestrator.store.store import Store
+from orchestrator.store.store import Store, now
 
 #: Queue of hosts that name no site.
 DEFAULT = "default"
 #: Seconds between a worker's signs of life, and of silence before its jobs go to others: more than three of them.
 HEARTBEAT, STALLED = 10.0, 35.0
 _TASK = "kdo.shard"
+_AWAY_PAUSE, _AWAY_TIMES = 2.0, 150  # seconds between two tries to reach the server, and how many in a row
 _ABORT_LOOK = 1.0  # seconds between two looks whether a job is to be given up
 
 
@@ -85,6 +88,11 @@ def application(url: str, *, waits: bool, perform: Callable[..., Awaitable[None]
     return app
 
 
+def _idle(shard: runs.ShardRow, silent: str) -> bool:
+    """Nobody works on it, as far as one can see."""
+    return shard.state in ("lost", "waiting") or (shard.state == "running" and (shard.beat or "") < silent)
+
+
 class QueueExecutor:
     """Puts shards into the queue and watches the store for what comes of them."""
 
@@ -116,28 +124,37 @@ class QueueExecutor:
             return
         sites = {s.number: s.site for s in runs.shards(self.store.database, self._run)}
         library = _library()
-        for job in self._pending:
+        while self._pending:
+            job = self._pending[0]
             lock = lock_of(job.run, job.shard)
             configured = self.app.configure_task(
                 _TASK, queue=sites.get(job.shard) or DEFAULT, lock=lock, queueing_lock=lock, allow_unknown=True
             )
-            with suppress(library.exceptions.AlreadyEnqueued):
+            try:
                 configured.defer(run=job.run, shard=job.shard)
-        self._pending = []
+            except library.exceptions.AlreadyEnqueued:
+                pass
+            except library.exceptions.ConnectorException:
+                return  # the server is away: with the next poll
+            self._pending.pop(0)
 
     def poll(self, seconds: float) -> list[Ended]:
         """What the store says of the shards that are out."""
         self._flush()
         found = []
         states = {s.number: s for s in runs.shards(self.store.database, self._run)} if self._out else {}
-        queued = self._queued() if any(states[n].state in ("lost", "waiting") for n in self._out) else set()
+        # What is done, done by nobody, or done by somebody who has been silent for long, is not in the queue any more.
+        silent = runs.silent_since(datetime.now(UTC), leases.PATIENCE)
+        pending = {j.shard for j in self._pending}
+        idle = {n for n in self._out - pending if _idle(states[n], silent)}
+        queued = self._queued() if idle else set()
         for number in sorted(self._out):
             state = states[number].state
             if state == "done":
                 found.append(Ended(number, True))
             elif state == "cancelled":
                 found.append(Ended(number, False, "cancelled", again=False))
-            elif state in ("lost", "waiting") and lock_of(self._run, number) not in queued:
+            elif number in idle and lock_of(self._run, number) not in queued:
                 found.append(Ended(number, False, states[number].why or "no worker has it, and it is not in the queue"))
         self._out -= {e.shard for e in found}
         if not found:
@@ -178,10 +195,33 @@ class ShardWorker:
         self.url, self.sites, self.concurrency = url, sites, concurrency
         self.variables, self.say = variables, say
         self.name = f"{os.uname().nodename}:{os.getpid()}"
+        self.command = (
+            sys.executable,
+            "-m",
+            "orchestrator.engine.child",
+        )  # what does a shard, its job on standard input
         self.app: Any = None
+        self._here: set[int] = set()  # jobs that are under way in this process
+        self._as: set[int] = set()  # how the queue calls this worker
+        self._left: Counter[int] = (
+            Counter()
+        )  # jobs that the queue takes for ours and that are not: how often that was seen
 
     async def run(self, *, wait: bool = True) -> None:
-        """Work until a signal comes; ``wait=False``: until the queue is empty."""
+        """Work until a signal comes; ``wait=False``: until the queue is empty. A server that goes away is waited for."""
+        away = 0
+        while True:
+            begun = time.monotonic()
+            try:
+                return await self._work(wait)
+            except (_library().exceptions.ConnectorException, OSError) as error:
+                away = 1 if time.monotonic() - begun > _AWAY_PAUSE * 10 else away + 1
+                if away > _AWAY_TIMES:
+                    raise KdoError("the queue's server is gone", where=self.url, why=str(error)[:300]) from error
+                self.say("the queue's server is away; trying again")
+                await asyncio.sleep(_AWAY_PAUSE)
+
+    async def _work(self, wait: bool) -> None:
         self.app = application(self.url, waits=True, perform=self._shard)
         async with self.app.open_async():
             rescuer = asyncio.create_task(self._rescue())
@@ -200,19 +240,42 @@ class ShardWorker:
             await asyncio.sleep(HEARTBEAT)
             with suppress(Exception):  # the server may be away; there is a next time
                 manager = self.app.job_manager
+                await self._hand_back(manager)
                 for job in await manager.get_stalled_jobs(task_name=_TASK, seconds_since_heartbeat=STALLED):
                     self.say(f"shard {job.task_kwargs.get('shard')}: its worker is gone, it goes back into the queue")
                     await manager.retry_job(job)
 
+    async def _hand_back(self, manager: Any) -> None:
+        """Jobs that ended here while the server was away: it still takes them for ours, and nobody else would get them."""
+        found = [j for w in self._as for j in await manager.list_jobs_async(task=_TASK, status="doing", worker_id=w)]
+        stray = {j.id: j for j in found if j.id not in self._here}
+        self._left = Counter({n: self._left[n] + 1 for n in stray})
+        for number, job in stray.items():
+            if self._left[number] > 1:
+                self.say(
+                    f"shard {job.task_kwargs.get('shard')}: the queue did not hear that it has ended; it looks again"
+                )
+                await manager.retry_job(job)
+
     async def _shard(self, context: Any, run: str, shard: int) -> None:
-        """The task: a process that does the shard, and an ear for orders to give it up."""
+        """The task, noted while it is under way."""
+        number = int(context.job.id or 0)
+        self._here.add(number)
+        if context.job.worker_id is not None:
+            self._as.add(context.job.worker_id)
+        try:
+            await self._process(context, run, shard)
+        finally:
+            self._here.discard(number)
+
+    async def _process(self, context: Any, run: str, shard: int) -> None:
+        """A process that does the shard, and an ear for orders to give it up."""
         loop = asyncio.get_running_loop()
         job = await loop.run_in_executor(None, self._job, run, shard, int(context.job.id or 0))
         if job is None:
             return
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "orchestrator.engine.child", stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
+            *self.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
             env={**os.environ, "KDO_PARENT": str(os.getpid())},
         )  # fmt: skip
         said = asyncio.create_task(process.communicate(msgspec.json.encode(job)))
@@ -231,11 +294,17 @@ class ShardWorker:
         if code == TAKEN:
             raise _Taken
         if code not in (DONE, CANCELLED):
+            await loop.run_in_executor(None, self._lost, job, f"its process ended with {code}")
             raise KdoError(f"the shard ended with {code}: {errors.decode('utf-8', 'replace')[-600:]}")
+
+    def _lost(self, job: Job, why: str) -> None:
+        """A process that was killed cannot give its shard back by itself."""
+        with Store(self.url, patient=True) as store:
+            runs.end_shard(store.database, job.run, job.shard, job.worker, "lost", now(), why)
 
     def _job(self, run: str, shard: int, number: int) -> Job | None:
         """What the process gets; None where nothing is left to do."""
-        with Store(self.url) as store:
+        with Store(self.url, patient=True) as store:
             state = runs.state_of(store.database, run)
             row = runs.shard(store.database, run, shard)
         if row is None or row.state == "done" or state in ("", "cancelled", "cancelling"):

@@ -7,6 +7,7 @@ looks at them first. What a host says of itself counts, not what the dead worker
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from orchestrator.store.hosts import Document, Seen, keep_seen, proofs_in
 from orchestrator.store.runs import HostOf, RunRow
 from orchestrator.store.store import Store, now
 
+_MORE = 15.0  # seconds beyond the patience with a silent worker
 _BATCH = 50  # hosts that are written in one transaction while a sweep goes on
 
 
@@ -140,7 +142,14 @@ class Shard:
 
     def _lock(self, names: Sequence[str]) -> list[str]:
         """The hosts that nobody else is changing; of the others it is said who does."""
-        held = leases.take(self.store.database, [f"host:{h}" for h in names], self.worker, self.clock(), self.run.id)
+        wanted = [f"host:{h}" for h in names]
+        deadline = time.monotonic() + leases.PATIENCE + _MORE
+        while True:
+            held = leases.take(self.store.database, wanted, self.worker, self.clock(), self.run.id)
+            # A worker of this run that died with them: they are free when it has been silent for long enough.
+            if time.monotonic() > deadline or not any(by.endswith(f" {self.run.id}") for by in held.values()):
+                break
+            time.sleep(1.0)
         busy = {name.removeprefix("host:"): by for name, by in held.items()}
         why = "somebody else is changing it"
         self._keep([Seen(h, "drift", f"{why}: {by}", answered=False, result="busy") for h, by in busy.items()])
@@ -170,6 +179,8 @@ class Shard:
             facts = done.seen.get(outcome.host)
             if outcome.state == "stale" and rows[outcome.host].attempts > 0:
                 outcome, facts = self._again(outcome, before[outcome.host])  # noqa: PLW2901
+                if outcome.changed and not rows[outcome.host].outcome:
+                    self._found(outcome.host)
             seen = self._look(facts) if facts is not None else None
             held = done.reboot_held.get(outcome.host, "")
             kept.append(after(outcome, seen, pending=outcome.host in done.pending_reboot, held=held))
@@ -189,6 +200,17 @@ class Shard:
             return outcome, None
         recovered = ["an earlier attempt of this run had changed it already"]
         return msgspec.structs.replace(outcome, state="committed", changed=True, recovered=recovered), facts
+
+    def _found(self, host: str) -> None:
+        """On record for the audit: it was changed, and whoever did it did not live to say so."""
+        at = now()
+        detail = {"run": self.run.id, "worker": self.worker}
+        self.store.database.do(
+            lambda s: audit.append(
+                self.store.database, s, key=f"{self.run.id}:{host}:found", at=at, who=self.run.who,
+                what="transaction found committed", subject=host, detail=detail,
+            )
+        )  # fmt: skip
 
     def _settled(self, outcomes: list[Outcome]) -> None:
         """On record as soon as a transaction has ended; what the host shows afterwards comes later."""

@@ -22,6 +22,7 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 
 _PATIENCE = 90.0  # seconds for a server that restarts, or a writer that is slow
+_AT_ONCE = 3.0  # seconds for the first connection of somebody who waits for the answer
 _BUSY = 60.0  # seconds that SQLite itself waits for another writer
 
 
@@ -221,7 +222,7 @@ class _Postgres:
 class PostgresDatabase(Database):
     """A PostgreSQL server. Passwords come from ~/.pgpass or a service file, never from the URL."""
 
-    def __init__(self, url: str, patience: float = _PATIENCE / 30) -> None:
+    def __init__(self, url: str, patience: float = _AT_ONCE) -> None:
         super().__init__(url)
         self.words = {"blob": "BYTEA", "bytewise": 'COLLATE "C"', "integer": "BIGINT"}
         parts = urlsplit(url)
@@ -299,10 +300,11 @@ class PostgresDatabase(Database):
         return StoreError("the store cannot be used", where=self.url, why=why, fix="try: psql URL -c 'select 1'")
 
 
-def open_database(url: str, *, create: bool = True) -> Database:
-    """The database of that URL or path. ``create=False``: a SQLite file that is not there is an error, not made."""
+def open_database(url: str, *, create: bool = True, patient: bool = False) -> Database:
+    """The database of that URL or path. ``create=False``: a SQLite file that is not there is an error, not made;
+    ``patient``: wait for a server that restarts, where nobody sits in front of it."""
     if url.startswith(("postgresql://", "postgres://")):
-        return PostgresDatabase(url)
+        return PostgresDatabase(url, _PATIENCE if patient else _AT_ONCE)
     if "://" in url and not url.startswith("sqlite:///"):
         raise InvalidInput(f"this is no store: {url.split('://', maxsplit=1)[0]}://…", where="--store",
                            fix="give postgresql://HOST/DATABASE, or the path of a file")  # fmt: skip

@@ -71,9 +71,9 @@ def unpack(body: bytes, hash: str = "") -> bytes:
 class Store:
     """An open store, its tables brought to this version of the tool."""
 
-    def __init__(self, url: str | None = None, *, create: bool = True) -> None:
+    def __init__(self, url: str | None = None, *, create: bool = True, patient: bool = False) -> None:
         self.url = url or default_url()
-        self.database: Database = open_database(self.url, create=create)
+        self.database: Database = open_database(self.url, create=create, patient=patient)
         migrate(self.database, now())
 
     @property
