@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -79,7 +81,21 @@ def command(
             return _ready(expected, output)
         if _ask(host, consent):
             expected = test.expected()  # the maintenance window may have closed meanwhile
-        return _show(*_crash(test, boot, expected, timeout), store_url, output)
+        with _nobody_else(host, store_url):
+            done = _crash(test, boot, expected, timeout)
+        return _show(*done, store_url, output)
+
+
+@contextmanager
+def _nobody_else(host: str, store_url: str | None) -> Iterator[None]:
+    """The lease that whoever changes the host in a run would hold, too."""
+    from orchestrator.engine.job import worker_name
+    from orchestrator.store.leases import holding
+    from orchestrator.store.store import Store
+
+    owner = worker_name("crash-test")
+    with Store(store_url) as store, holding(store, f"host:{host}", owner, f"somebody else works on {host}"):
+        yield
 
 
 def _ready(expected: Proof, output: str) -> int:
