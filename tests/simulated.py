@@ -42,6 +42,7 @@ class Fleet:
     make: Callable[[str], Facts] = drifted
     names: Sequence[str] = ()
     bad: set[str] = field(default_factory=set)
+    refusing: set[str] = field(default_factory=set)  # their transaction is refused before anything is done
     gone: set[str] = field(default_factory=set)
     tags: dict[str, list[str]] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -81,6 +82,13 @@ class Fleet:
         self.changed.append(names)
         out = []
         for host in names:
+            if host in self.refusing:
+                out.append(
+                    Outcome(
+                        host=host, state="refused", error={"what": "no room", "why": "the test wants it", "fix": ""}
+                    )
+                )
+                continue
             if host in self.bad:
                 error = {"what": "a step failed", "why": "the test wants it", "fix": ""}
                 out.append(Outcome(host=host, state="undone", error=error))

@@ -11,7 +11,7 @@ from orchestrator.errors import Exit, InvalidInput
 
 _FORMAT = click.option("--format", "output", type=click.Choice(("table", "json")), default="table", show_default=True,
                        help="Form of the result on stdout.")  # fmt: skip
-_BAD = ("failed", "undone", "undo-incomplete", "stale", "busy", "unreachable")
+_BAD = ("failed", "undone", "undo-incomplete", "transaction refused", "stale", "busy", "unreachable")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -111,10 +111,10 @@ def after(outcome: Outcome, seen: Seen | None, *, pending: bool, held: str = "")
     if outcome.state == "stale":
         why = "the host has changed since the plan was made"
         return Seen(outcome.host, "drift", why, answered=False, result="stale", documents=documents)
-    state = "drift" if outcome.state == "undone" else "failed"
-    return Seen(
-        outcome.host, state, f"{outcome.state}: {why}"[:500], answered=False, result=outcome.state, documents=documents
-    )
+    state = "drift" if outcome.state in ("undone", "refused") else "failed"
+    # A host that refuses its transaction is another thing than one that policy or knowledge refuse to change.
+    result = "transaction refused" if outcome.state == "refused" else outcome.state
+    return Seen(outcome.host, state, f"{result}: {why}"[:500], answered=False, result=result, documents=documents)
 
 
 def _with(seen: Seen, state: str, why: str, result: str, documents: Mapping[str, Document]) -> Seen:

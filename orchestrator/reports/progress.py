@@ -14,7 +14,7 @@ from orchestrator.store.runs import OPEN, HostOf, RunRow, WaveRow
 #: Seconds between two plain lines.
 QUIET = 10.0
 #: States of hosts that are named while a run goes on, and how many hosts are.
-BAD = ("failed", "undone", "undo-incomplete", "stale", "busy", "unreachable")
+BAD = ("failed", "undone", "undo-incomplete", "transaction refused", "stale", "busy", "unreachable")
 NAMED = 20
 
 Bad = Callable[[RunRow, WaveRow], Iterable[HostOf]]

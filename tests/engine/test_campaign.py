@@ -120,6 +120,19 @@ def test_the_gate_closes_and_a_resume_goes_on_where_it_was(store_url, monkeypatc
         assert every.count("h001") == 2 and all(every.count(h) == 1 for h in fleet.names if h != "h001")
 
 
+def test_a_refused_transaction_is_a_failure_and_no_refusal_of_the_policy(store_url, monkeypatch):
+    fleet = Fleet(names=names(4), refusing={"h000"}).install(monkeypatch)
+    with Store(store_url) as store:
+        run, state, _ = applied(store, store_url, fleet, settings(rollout=Rollout(waves=["2", "100%"])))
+        assert state == "held" and runs.tally(store.database, run.id) == {
+            "transaction refused": 1,
+            "changed": 1,
+            "waiting": 2,
+        }
+        row = next(hosts(store.database, names=["h000"]))
+        assert row.state == "drift" and "no room" in row.why
+
+
 def test_what_cannot_be_reached_stops_a_run_only_where_the_policy_says_so(store_url, monkeypatch):
     fleet = Fleet(names=names(6)).install(monkeypatch)
     with Store(store_url) as store:
