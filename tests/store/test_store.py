@@ -24,6 +24,7 @@ from orchestrator.store.hosts import (
     hosts,
     keep_proof,
     keep_seen,
+    proofs_in,
     proofs_of,
     set_state,
     states_of,
@@ -230,6 +231,7 @@ def test_crash_tests_are_kept_once_and_in_order(store_url):
         old = Proof(how="crash-test", host="a", at="2026-11-23T03:00:00Z", outcome="lost", kernel="6.1", state="s")
         for proof in (new, old, new):
             keep_proof(store.database, proof)
+        assert proofs_in(store, "none", 0) == {}
         assert proofs_of(store, "a") == [old, new] and proofs_of(store, "b") == []
 
 
