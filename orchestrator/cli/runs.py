@@ -213,13 +213,13 @@ def prune(days: int, yes: bool, store_url: str | None) -> int:
     from datetime import UTC, datetime, timedelta
 
     from orchestrator.reports.text import line
-    from orchestrator.store import runs
+    from orchestrator.store.prune import prune as removed
     from orchestrator.store.store import Store, moment, now, who
 
     if not yes:
         click.confirm(f"Forget every run that began more than {days} days ago?", abort=True, err=True)
     with Store(store_url, create=False) as store:
         before = moment(datetime.now(UTC) - timedelta(days=days))
-        found = runs.prune(store.database, before, now(), who())
+        found = removed(store.database, before, now(), who())
     line(", ".join(f"{n:,} {what}" for what, n in found.items()) + " forgotten")
     return Exit.OK

@@ -25,10 +25,10 @@ from orchestrator.store.hosts import (
     keep_proof,
     keep_seen,
     proofs_in,
-    proofs_of,
     set_state,
     states_of,
 )
+from orchestrator.store.prune import prune
 from orchestrator.store.runs import Placed, RunRow
 from orchestrator.store.schema import migrate, migrations, version
 from orchestrator.store.store import Store, moment, now
@@ -214,9 +214,9 @@ def test_runs_are_found_compared_and_forgotten(store_url):
                 runs.get(db, name)
         wanted = [("a", "drift", "compliant"), ("b", "drift", ""), ("c", "", "failed")]
         assert list(runs.compared(db, first, second)) == wanted and not list(runs.compared(db, first, first))
-        assert runs.prune(db, later(30), later(90), "ann")["runs"] == 0  # it is still planned: somebody may be on it
+        assert prune(db, later(30), later(90), "ann")["runs"] == 0  # it is still planned: somebody may be on it
         runs.move(db, first, "done", later(70))
-        found = runs.prune(db, later(30), later(90), "ann")
+        found = prune(db, later(30), later(90), "ann")
         # Facts of hosts as they are known now stay, and so does every look at them that is not too old.
         assert found["runs"] == 1 and [r.id for r in runs.listed(db, 9)] == [second]
         assert {h.host for h in hosts(db)} == {"a", "b", "c"}
@@ -231,8 +231,8 @@ def test_crash_tests_are_kept_once_and_in_order(store_url):
         old = Proof(how="crash-test", host="a", at="2026-11-23T03:00:00Z", outcome="lost", kernel="6.1", state="s")
         for proof in (new, old, new):
             keep_proof(store.database, proof)
-        assert proofs_in(store, "none", 0) == {}
-        assert proofs_of(store, "a") == [old, new] and proofs_of(store, "b") == []
+        run = entered(store, "20261124-0300-aaaa", [Placed("a", 0, 0), Placed("b", 0, 0), Placed("c", 0, 1)])
+        assert proofs_in(store, run, 0) == {"a": [old, new]} and proofs_in(store, run, 1) == {}
 
 
 def test_the_tables_are_made_once_and_a_newer_store_is_left_alone(store_url):
