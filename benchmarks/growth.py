@@ -26,7 +26,7 @@ def _part(phase: str, *names: str) -> Value:
 _PICTURES: Sequence[tuple[str, str, Value, float | None]] = (
     ("Controller, for each host of a run", "µs CPU", _driver, None),
     ("Controller, peak memory", "MiB", lambda f: float(f["drive"]["peak"]), 500.0),
-    ("kdo status, start to end", "ms", lambda f: float(f["status"]["wall"] * 1000), 200.0),
+    ("kdo status, start to end", "ms CPU", lambda f: float(f["status"]["cpu"] * 1000), None),
     ("Worker, for each host of a sweep", "µs CPU", _part("sweep", "judging", "writing", "other"), None),
     ("Worker, for each host that is changed", "µs CPU", _part("apply", "judging", "writing", "other"), None),
     ("Store, after sweep and apply", "kB for each host", lambda f: f["bytes_after_apply"] / f["hosts"] / 1000, None),

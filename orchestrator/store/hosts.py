@@ -230,12 +230,6 @@ def keep_proof(database: Database, proof: Proof) -> None:
     database.do(work)
 
 
-def proofs_of(store: Store, host: str) -> list[Proof]:
-    """The crash tests of one host, oldest first."""
-    sql = "SELECT hash FROM proof WHERE host = ? AND how = 'crash-test' ORDER BY at"
-    return [store.document(hash, Proof) for (hash,) in store.database.read(sql, (host,))]
-
-
 def proofs_in(store: Store, run: str, shard: int) -> dict[str, list[Proof]]:
     """The crash tests of a shard's hosts, each host's oldest first, in one query for all of them."""
     sql = (

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from orchestrator.checks.choice import PolicyChoice
-from orchestrator.documents.plan import Rollout
+from orchestrator.documents.plan import HostPlan, Rollout
 from orchestrator.engine.begin import begin_apply, begin_sweep
 from orchestrator.engine.campaign import Campaign
 from orchestrator.engine.child import shard_of
@@ -21,7 +21,7 @@ from orchestrator.errors import InvalidInput
 from orchestrator.store import audit, leases, runs
 from orchestrator.store.hosts import Document, counts, hosts
 from orchestrator.store.store import Store, now
-from tests.simulated import Fleet, bare, drifted
+from tests.simulated import Fleet, bare, drifted, settled
 
 POLICY = PolicyChoice()
 PIPELINE = POLICY.pipeline()
@@ -197,6 +197,39 @@ def test_a_host_that_somebody_else_changes_is_left_alone(store_url, monkeypatch)
         row = next(h for h in runs.hosts_of(store.database, run.id, states=["busy"]))
         assert "elsewhere:1 20261124-0000-ffff" in row.why
         assert store.database.read("SELECT name FROM lease") == [("host:h001",)]
+
+
+def test_the_leases_of_a_dead_worker_of_the_same_run_are_waited_for(store_url, monkeypatch):
+    """Its process was killed, and the shard is tried again at once: its hosts are not somebody else's."""
+    monkeypatch.setattr(leases, "PATIENCE", 2)
+    fleet = Fleet(names=names(3)).install(monkeypatch)
+    with Store(store_url) as store:
+        run = begin_apply(store, PIPELINE.policy, fleet.inventory, settings(), planned(fleet).items(), "c" * 64)
+        leases.take(store.database, ["host:h001"], "dead:1", datetime.now(UTC), run.id)
+        assert Campaign(store, run, fleet.inventory, done_by(store, store_url), Quiet()).go() == "done"
+        assert runs.tally(store.database, run.id) == {"changed": 3}
+
+
+def test_a_change_that_nobody_lived_to_report_is_in_the_audit_trail(store_url, monkeypatch):
+    fleet = Fleet(names=names(2)).install(monkeypatch)
+    with Store(store_url) as store:
+        run = begin_apply(store, PIPELINE.policy, fleet.inventory, settings(), planned(fleet).items(), "c" * 64)
+        runs.begin_hosts(store.database, run.id, ["h001"])
+        fleet.done["h001"] = settled("h001")
+        assert Campaign(store, run, fleet.inventory, done_by(store, store_url), Quiet()).go() == "done"
+        said = {e.subject: e.what for e in audit.entries(store.database) if e.what.startswith("transaction")}
+        assert said == {"h000": "transaction committed", "h001": "transaction found committed"}
+        assert runs.tally(store.database, run.id) == {"changed": 2} and fleet.changed == [["h000"]]
+
+
+def test_plans_are_kept_few_at_a_time(store_url, monkeypatch):
+    monkeypatch.setattr("orchestrator.engine.begin._PLANS", 2)
+    fleet = Fleet(names=names(5)).install(monkeypatch)
+    with Store(store_url) as store:
+        run = begin_apply(store, PIPELINE.policy, fleet.inventory, settings(), planned(fleet).items(), "c" * 64)
+        rows = list(runs.hosts_of(store.database, run.id, shard=0))
+        assert [h.host for h in rows] == ["h000", "h001", "h002"] and run.hosts == 5
+        assert all(store.document(h.plan, HostPlan).host == h.host for h in rows)
 
 
 def test_reboots_in_small_numbers(store_url, monkeypatch):

@@ -24,7 +24,7 @@ from orchestrator.store.hosts import (
     hosts,
     keep_proof,
     keep_seen,
-    proofs_of,
+    proofs_in,
     set_state,
     states_of,
 )
@@ -231,7 +231,8 @@ def test_crash_tests_are_kept_once_and_in_order(store_url):
         old = Proof(how="crash-test", host="a", at="2026-11-23T03:00:00Z", outcome="lost", kernel="6.1", state="s")
         for proof in (new, old, new):
             keep_proof(store.database, proof)
-        assert proofs_of(store, "a") == [old, new] and proofs_of(store, "b") == []
+        run = entered(store, "20261124-0300-aaaa", [Placed("a", 0, 0), Placed("b", 0, 0), Placed("c", 0, 1)])
+        assert proofs_in(store, run, 0) == {"a": [old, new]} and proofs_in(store, run, 1) == {}
 
 
 def test_the_tables_are_made_once_and_a_newer_store_is_left_alone(store_url):
