@@ -12,6 +12,8 @@ CPU time is the controller's processes and all their children; sshd and what run
     transaction  the transaction of one host in check mode, as `apply --check` sends it to a host that is to change
     validate     kdo validate
     fast         kdo validate --lane fast
+    fast-plan    kdo plan --lane fast
+    fast-check   kdo apply --check --lane fast
     sweep        kdo sweep --lane fast, which plans, validates and remembers
 
 The kernel here may have no kexec, so that kdo refuses to change these hosts; `apply --check` then ends before its second
@@ -46,13 +48,15 @@ _KDO = {
     "check": ["apply", "--check", "--format", "json"],
     "validate": ["validate", "--format", "jsonl"],
     "fast": ["validate", "--lane", "fast", "--format", "jsonl"],
+    "fast-plan": ["plan", "--lane", "fast", "--format", "jsonl"],
+    "fast-check": ["apply", "--check", "--lane", "fast", "--format", "json"],
     "sweep": ["sweep", "--lane", "fast", "--format", "json"],
 }
 ROWS = ("role", *_KDO, "transaction")
 SUMS = {
     "kdo, Ansible lane": ("plan", "check", "transaction", "validate"),
-    "kdo, fast lane where there is one": ("plan", "check", "transaction", "fast"),
-    "kdo sweep, then apply --check": ("sweep", "check", "transaction"),
+    "kdo, looking over the fast lane": ("fast-plan", "fast-check", "transaction", "fast"),
+    "kdo sweep, then apply --check": ("sweep", "fast-check", "transaction"),
 }
 
 
@@ -79,14 +83,14 @@ def role(given: dict[str, Any]) -> int:
 def kdo(row: str, given: dict[str, Any]) -> int:
     """Hosts that the verb gave an answer for."""
     words = [*_KDO[row], "-i", given["inventory"], "--forks", str(FORKS)]
-    words += ["--store", f"{given['home']}/store.db"] if row in ("sweep", "check") else []
+    words += ["--store", f"{given['home']}/store.db"] if row in ("sweep", "check", "fast-check") else []
     done = subprocess.run([sys.executable, "-m", "orchestrator", *words], capture_output=True, text=True, check=False)
     if done.returncode not in (0, 2, 3):
         print(done.stderr, file=sys.stderr)
         return 0
     if row == "sweep":
         return sum(n for s, n in json.loads(done.stdout)["hosts"].items() if s not in ("unreachable",))
-    if row == "check":
+    if row in ("check", "fast-check"):
         return int(given["count"]) - len(json.loads(done.stdout)["problems"])
     return len(done.stdout.splitlines())
 

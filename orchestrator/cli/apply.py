@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("plan_file", required=False, metavar="[PLAN]", type=click.Path(dir_okay=False))
-@host_options(facts=False)
+@host_options(facts=False, lanes=True)
 @policy_options(waivers=True)
 @engine_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

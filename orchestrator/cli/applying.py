@@ -100,7 +100,9 @@ class Applying:
             return self._report(store, run, state, problems, bad, output)
 
     def _settings(self) -> Any:
-        return settings_for(self.hosts, self.chosen, self.engine, self.rollout, reboot=self.reboot, trial=self.trial)
+        # The lane is for the look before anything is changed; a change looks again, through Ansible.
+        more = {"reboot": self.reboot, "trial": self.trial, "lane": self.hosts.lane}
+        return settings_for(self.hosts, self.chosen, self.engine, self.rollout, **more)
 
     def _gate(self, store: Store, inventory: Inventory) -> Gate | None:
         if not self.prove_canary:

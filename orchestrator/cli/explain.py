@@ -22,7 +22,7 @@ from orchestrator.errors import InvalidInput
 
 @click.command()
 @click.argument("host", required=False)
-@host_options()
+@host_options(lanes=True)
 @policy_options()
 @click.option(
     "--against", "compare", is_flag=True, help="Show also why not the other strategies, and what would differ."

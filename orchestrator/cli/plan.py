@@ -24,7 +24,7 @@ from orchestrator.cli.common import (
 
 
 @click.command()
-@host_options()
+@host_options(lanes=True)
 @policy_options(waivers=True)
 @click.option(
     "-o",

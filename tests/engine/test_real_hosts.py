@@ -212,3 +212,15 @@ def test_a_node_that_is_none_says_what_to_do(hosts, node, tmp_path):
     assert done.returncode == 3 and "nobody.invalid" in done.stderr
     listed = kdo("runs", "show", "--store", tmp_path / "s.db").stdout
     assert "the execution node did not do it" in listed
+
+
+def test_a_plan_and_a_check_are_the_same_over_both_lanes(hosts):
+    both = [kdo("plan", "-i", hosts, "-l", "h*", "--lane", lane, "--format", "json") for lane in ("fast", "ansible")]
+    assert both[0].returncode == both[1].returncode and "Traceback" not in both[0].stderr
+    fast, slow = (json.loads(done.stdout) for done in both)
+    assert fast["hosts"] == slow["hosts"] and len(fast["hosts"]) == 4
+    checks = [
+        kdo("apply", "--check", "-i", hosts, "-l", "h*", "--lane", lane, "--format", "json")
+        for lane in ("fast", "ansible")
+    ]
+    assert checks[0].returncode == checks[1].returncode and json.loads(checks[0].stdout)["problems"] == []
