@@ -106,8 +106,7 @@ def _installed(guest: Guest) -> None:
               "cryptography", "cffi", "pexpect", "ptyprocess", "lockfile", "daemon", "ansible_test"]  # fmt: skip
     names = [n for n in wanted if (site / n).exists()]
     names += [p.name for p in site.glob("*.py")] + [p.name for p in site.glob("*.so")]
-    names += [p.name for p in site.glob("*.dist-info") if p.name.split("-")[0].lower().replace("_", "-") in
-              {"ansible-core", "ansible-runner", "cryptography", "click", "rich", "kdump-orchestrator"}]  # fmt: skip
+    names += [p.name for p in site.glob("*.dist-info")]  # Ansible looks at the versions of what it needs
     pack = f"tar -C {site} -c --exclude=ansible_test --exclude=__pycache__ {' '.join(names)}"
     tree = f"tar -C {root} -c --exclude=__pycache__ orchestrator policies playbooks schemas"
     ssh = guest._ssh_argv()
