@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from orchestrator import __version__
-from orchestrator.checks.waive import judge_host, plan_host
+from orchestrator.checks.waive import plan_judged, verdict_judged
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import HostPlan
 from orchestrator.documents.report import HostReport, ReportPlan, ReportPolicy, ReportProblem
@@ -87,7 +87,9 @@ def look(who: Me, orders: Orders, now: datetime) -> Seen | HostProblem:
     if isinstance(facts, HostProblem):
         return facts
     waivers = Waivers(orders.waivers, now.date())
-    return Seen(facts, plan_host(orders.pipeline, facts, waivers), judge_host(orders.pipeline, facts, waivers))
+    judged = orders.pipeline.judge(facts)
+    plan = plan_judged(orders.pipeline, judged, waivers)
+    return Seen(facts, plan, verdict_judged(orders.pipeline, judged, waivers))
 
 
 def stamp(now: datetime) -> str:

@@ -68,15 +68,23 @@ def waive_plan(plan: HostPlan, judged: Judged, waivers: Waivers, features: Featu
     return msgspec.structs.replace(plan, notes=[*plan.notes, *dict.fromkeys(lapsed)]) if lapsed else plan
 
 
+def plan_judged(pipeline: Pipeline, judged: Judged, waivers: Waivers) -> HostPlan:
+    """The plan of a host that was judged already, with the waivers that apply to it."""
+    plan = pipeline.planner.plan_host(judged.facts, judged.platform, judged.decision)
+    return waive_plan(plan, judged, waivers, pipeline.decider.knowledge.features) if waivers.all else plan
+
+
+def verdict_judged(pipeline: Pipeline, judged: Judged, waivers: Waivers | None) -> Verdict:
+    """The verdict on a host that was judged already, with the waivers that apply to it."""
+    found = verdict(pipeline.planner, judged.facts, judged.platform, judged.decision)
+    return waive(found, judged, waivers, pipeline.decider.knowledge.features) if waivers is not None else found
+
+
 def plan_host(pipeline: Pipeline, facts: Facts, waivers: Waivers) -> HostPlan:
     """The plan of one host, with the waivers that apply to it."""
-    judged = pipeline.judge(facts)
-    plan = pipeline.planner.plan_host(facts, judged.platform, judged.decision)
-    return waive_plan(plan, judged, waivers, pipeline.decider.knowledge.features) if waivers.all else plan
+    return plan_judged(pipeline, pipeline.judge(facts), waivers)
 
 
 def judge_host(pipeline: Pipeline, facts: Facts, waivers: Waivers | None) -> Verdict:
     """The verdict on one host, with the waivers that apply to it."""
-    judged = pipeline.judge(facts)
-    found = verdict(pipeline.planner, facts, judged.platform, judged.decision)
-    return waive(found, judged, waivers, pipeline.decider.knowledge.features) if waivers is not None else found
+    return verdict_judged(pipeline, pipeline.judge(facts), waivers)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.checks.waive import judge_host, plan_host
+from orchestrator.checks.waive import plan_judged, verdict_judged
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import HostPlan
 from orchestrator.documents.proof import Proof
@@ -58,12 +58,12 @@ def looked(
     pipeline: Pipeline, waivers: Waivers, facts: Facts, proofs: Mapping[str, Sequence[Proof]] | None = None
 ) -> Seen:
     """A host that answered, with its documents: facts, plan and verdict."""
-    plan = plan_host(pipeline, facts, waivers)
-    verdict = judge_host(pipeline, facts, waivers)
+    judged = pipeline.judge(facts)
+    plan = plan_judged(pipeline, judged, waivers)
+    verdict = verdict_judged(pipeline, judged, waivers)
     state, why = state_of(plan, verdict)
-    platform = pipeline.judge(facts).platform
     seen = Seen(
-        facts.host, state, why, arch=platform.arch, hypervisor=platform.hypervisor, platform=plan.platform,
+        facts.host, state, why, arch=judged.platform.arch, hypervisor=judged.platform.hypervisor, platform=plan.platform,
         strategy=plan.strategy, rule=plan.rule, kernel=facts.kernel.release, desired=verdict.state,
         tags=tuple(facts.inventory.tags), policy_hash=pipeline.policy.hash,
         documents={"facts": Document.of("facts", facts), "plan": Document.of("plan", plan),
