@@ -16,13 +16,13 @@ import msgspec
 
 from orchestrator.agent.bundle import MAX_BUNDLE, expired, fingerprint, opened, parse
 from orchestrator.agent.fetch import get, is_url
-from orchestrator.agent.files import read_limited
 from orchestrator.agent.look import Me, Orders, Seen, look, report, stamp, told
 from orchestrator.agent.record import STATE_DIR, PullRecord, alone, recall, remember
 from orchestrator.documents.bundle import Bundle
 from orchestrator.documents.report import HostReport, ReportPolicy
 from orchestrator.documents.verdict import Outcome, Verdict
 from orchestrator.errors import Exit, InvalidInput, KdoError, Problem, Unreachable
+from orchestrator.files import read_limited
 from orchestrator.fleet.collect import Collected, HostProblem
 from orchestrator.fleet.rollout import may_reboot
 from orchestrator.fleet.runner import Whom, run_directory

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.agent.bundle import MAX_BUNDLE
-from orchestrator.agent.files import read_limited, write_atomically
 from orchestrator.documents.base import FORMAT_VERSION, Document, major, pretty
 from orchestrator.errors import InvalidInput, KdoError
+from orchestrator.files import read_limited, write_atomically
 
 STATE_DIR = Path("/var/lib/kdump-orchestrator")
 _NAME = "pull.json"

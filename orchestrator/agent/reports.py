@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.agent.fetch import check, hopeless, is_url, put
-from orchestrator.agent.files import read_limited, write_atomically
 from orchestrator.documents.base import FORMAT_VERSION, encode, major
 from orchestrator.documents.report import HostReport, ReportProblem
 from orchestrator.errors import InvalidInput, KdoError, Problem, Unreachable
+from orchestrator.files import read_limited, write_atomically
 from orchestrator.fleet.collect import MAX_DOCUMENT, HostProblem, facts_from
 
 MAX_REPORT = MAX_DOCUMENT  # bytes: 2 MiB

@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.agent.files import write_atomically
 from orchestrator.errors import InvalidInput, did_you_mean
+from orchestrator.files import write_atomically
 
 PLACEHOLDER = "@KDO@"
 _FOLDER = "/etc/systemd/system"

@@ -36,8 +36,8 @@ def _day(text: str | None) -> date | None:
 def command(chosen: PolicyChoice, serial: int, expires: str | None, any_tool: bool, save: str) -> int:
     """Make one file of a policy, all that it builds on, and waivers. It counts only with a signature."""
     from orchestrator.agent.bundle import create
-    from orchestrator.agent.files import write_atomically
     from orchestrator.documents.base import pretty
+    from orchestrator.files import write_atomically
     from orchestrator.knowledge.load import knowledge
     from orchestrator.reports.text import line
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -12,6 +10,7 @@ import msgspec
 from orchestrator.documents.base import FORMAT_VERSION, digest, major, pretty
 from orchestrator.documents.plan import Plan
 from orchestrator.errors import PlanError
+from orchestrator.files import write_atomically
 
 MAX_BYTES = 1 << 30
 
@@ -19,10 +18,7 @@ MAX_BYTES = 1 << 30
 def write_plan(path: Path, plan: Plan) -> None:
     """Write atomically, readable by the owner only: diffs may show what a site keeps to itself."""
     try:
-        handle, name = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(pretty(plan))
-        Path(name).replace(path)
+        write_atomically(path, pretty(plan))
     except OSError as e:
         raise PlanError(
             "cannot write the plan", where=str(path), why=e.strerror or str(e), fix="choose another place with -o"

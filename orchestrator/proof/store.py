@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,23 +11,18 @@ import msgspec
 from orchestrator.documents.base import FORMAT_VERSION, digest, major, pretty
 from orchestrator.documents.proof import Proof
 from orchestrator.errors import InvalidInput, KdoError
+from orchestrator.files import write_atomically
 from orchestrator.resources import state_dir
 
 
 def keep(proof: Proof, folder: Path | None = None) -> Path:
     """Write a proof and return its file; whoever reads meanwhile sees all of it or nothing."""
     folder = folder or state_dir() / "proofs"
-    text = pretty(proof)
+    # A host's name never becomes a file name: it may be anything.
+    path = folder / f"{proof.at.replace(':', '')}-{digest(proof)[:12]}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        number, name = tempfile.mkstemp(prefix=".", dir=folder)
-        with os.fdopen(number, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # A host's name never becomes a file name: it may be anything.
-        path = folder / f"{proof.at.replace(':', '')}-{digest(proof)[:12]}.json"
-        Path(name).replace(path)
+        write_atomically(path, pretty(proof))
     except OSError as error:
         raise KdoError("the proof cannot be kept", where=str(folder), why=str(error)) from error
     return path
