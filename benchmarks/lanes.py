@@ -165,26 +165,10 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="kdo-lanes-") as folder, ExitStack() as stack:
         home = Path(folder)
-        places, user, key = _servers(stack, home, options.hosts)
-        args = f"-F none -o UserKnownHostsFile={home}/known_hosts -o IdentitiesOnly=yes"
-        lines = [f"host{n} ansible_host={a} ansible_port={p}" for n, (a, p) in enumerate(places)]
-        lines += ["[all:vars]", f"ansible_user={user}", f"ansible_ssh_private_key_file={key}", f"ansible_ssh_common_args='{args}'",
-                  "ansible_python_interpreter=/usr/bin/python3"]  # fmt: skip
-        (home / "hosts").write_text("\n".join(lines) + "\n")
-        given = {"hosts": places, "user": user, "key": str(key), "known_hosts": str(home / "known_hosts"), "home": folder,
-                 "inventory": str(home / "hosts"), "bytes": _answer_size()}  # fmt: skip
+        given = {**inventory_of(stack, home, options.hosts), "bytes": _answer_size()}
         (home / "config.json").write_text(json.dumps(given))
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_") and k != "SSH_AUTH_SOCK"}
         for row in [r for r in ROWS if r in options.only.split(",")]:
-            command = [sys.executable, __file__, "--row", row, "--config", str(home / "config.json")]
-            run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home,
-                                 env={**clean, "HOME": folder, "PYTHONPATH": str(ROOT)})  # fmt: skip
-            if run.returncode != 0:
-                raise SystemExit(run.stderr)
-            said = found[row] = json.loads(run.stdout.splitlines()[-1])
-            if said["done"] != options.hosts:
-                raise SystemExit(f"{row}: {said['done']} of {options.hosts} hosts answered")
-            said["ms_per_host"] = said["cpu"] / options.hosts * 1000
+            said = found[row] = in_its_own_process(__file__, row, home, options.hosts)
             floor = found.get(_FLOOR.get(row, ""))
             if floor:
                 said["ratio"] = said["cpu"] / floor["cpu"]
@@ -196,6 +180,33 @@ def main() -> None:
                 )
     if options.json:
         print(json.dumps({"hosts": options.hosts, "answer_bytes": given["bytes"], "rows": found}, indent=2))
+
+
+def inventory_of(stack: ExitStack, home: Path, count: int) -> dict[str, Any]:
+    """Endpoints that last as long as the stack, with an inventory of them: what every row is given."""
+    places, user, key = _servers(stack, home, count)
+    args = f"-F none -o UserKnownHostsFile={home}/known_hosts -o IdentitiesOnly=yes"
+    lines = [f"host{n} ansible_host={a} ansible_port={p}" for n, (a, p) in enumerate(places)]
+    lines += ["[all:vars]", f"ansible_user={user}", f"ansible_ssh_private_key_file={key}", f"ansible_ssh_common_args='{args}'",
+              "ansible_python_interpreter=/usr/bin/python3"]  # fmt: skip
+    (home / "hosts").write_text("\n".join(lines) + "\n")
+    return {"hosts": places, "user": user, "key": str(key), "known_hosts": str(home / "known_hosts"), "home": str(home),
+            "inventory": str(home / "hosts"), "count": count}  # fmt: skip
+
+
+def in_its_own_process(script: str, row: str, home: Path, count: int) -> dict[str, Any]:
+    """What one row measured; ends the benchmark where not every host answered."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_") and k != "SSH_AUTH_SOCK"}
+    env = {**clean, "HOME": str(home), "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(home)}
+    command = [sys.executable, script, "--row", row, "--config", str(home / "config.json")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home, env=env)
+    if run.returncode != 0:
+        raise SystemExit(run.stderr)
+    said: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    if said["done"] != count:
+        raise SystemExit(f"{row}: {said['done']} of {count} hosts answered\n{run.stderr}")
+    said["ms_per_host"] = said["cpu"] / count * 1000
+    return said
 
 
 def _answer_size() -> int:

@@ -39,7 +39,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.lanes import _PR_SET_CHILD_SUBREAPER, FORKS, _cpu, _reap, _servers  # noqa: E402
+from benchmarks.lanes import _PR_SET_CHILD_SUBREAPER, FORKS, _cpu, _reap, in_its_own_process, inventory_of  # noqa: E402
 from tests.sshd import SSHD  # noqa: E402
 
 ROLE = Path(__file__).parent / "conventional_role"
@@ -142,25 +142,9 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="kdo-lifecycle-") as folder, ExitStack() as stack:
         home = Path(folder)
-        places, user, key = _servers(stack, home, options.hosts)
-        args = f"-F none -o UserKnownHostsFile={home}/known_hosts -o IdentitiesOnly=yes"
-        lines = [f"host{n} ansible_host={a} ansible_port={p}" for n, (a, p) in enumerate(places)]
-        lines += ["[all:vars]", f"ansible_user={user}", f"ansible_ssh_private_key_file={key}", f"ansible_ssh_common_args='{args}'",
-                  "ansible_python_interpreter=/usr/bin/python3"]  # fmt: skip
-        (home / "hosts").write_text("\n".join(lines) + "\n")
-        given = {"count": options.hosts, "inventory": str(home / "hosts"), "home": folder}
-        (home / "config.json").write_text(json.dumps(given))
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_") and k != "SSH_AUTH_SOCK"}
-        env = {**clean, "HOME": folder, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": folder}
+        (home / "config.json").write_text(json.dumps(inventory_of(stack, home, options.hosts)))
         for row in [r for r in ROWS if r in options.only.split(",")]:
-            command = [sys.executable, __file__, "--row", row, "--config", str(home / "config.json")]
-            run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home, env=env)
-            if run.returncode != 0:
-                raise SystemExit(run.stderr)
-            said = found[row] = json.loads(run.stdout.splitlines()[-1])
-            if said["done"] != options.hosts:
-                raise SystemExit(f"{row}: {said['done']} of {options.hosts} hosts answered\n{run.stderr}")
-            said["ms_per_host"] = said["cpu"] / options.hosts * 1000
+            said = found[row] = in_its_own_process(__file__, row, home, options.hosts)
             if not options.json:
                 tasks = f", {said['tasks']} tasks, {said['skipped']} skipped" if "tasks" in said else ""
                 print(f"{row:12} {said['ms_per_host']:8.1f} ms CPU per host  (wall {said['wall']:.0f} s{tasks})", flush=True)  # fmt: skip

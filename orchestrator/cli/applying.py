@@ -31,6 +31,7 @@ from orchestrator.store.store import Store
 
 if TYPE_CHECKING:
     from orchestrator.engine.campaign import Gate
+    from orchestrator.engine.job import Settings
 
 #: Up to so many hosts each is shown with its steps; of more, only those that need somebody.
 EACH = 50
@@ -99,9 +100,9 @@ class Applying:
             state = carry_on(store, run, inventory, gate)
             return self._report(store, run, state, problems, bad, output)
 
-    def _settings(self) -> Any:
+    def _settings(self) -> Settings:
         # The lane is for the look before anything is changed; a change looks again, through Ansible.
-        more = {"reboot": self.reboot, "trial": self.trial, "lane": self.hosts.lane}
+        more: dict[str, Any] = {"reboot": self.reboot, "trial": self.trial, "lane": self.hosts.lane}
         return settings_for(self.hosts, self.chosen, self.engine, self.rollout, **more)
 
     def _gate(self, store: Store, inventory: Inventory) -> Gate | None:

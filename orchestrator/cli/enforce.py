@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +12,6 @@ from orchestrator.checks.choice import PolicyChoice
 from orchestrator.cli.common import Hosts, format_option, host_options, policy_options, write_json, write_line
 from orchestrator.cli.fleet import Engine, carry_on, engine_options, exit_of, settings_for
 from orchestrator.errors import Exit, InvalidInput
-
-if TYPE_CHECKING:
-    pass
 
 _EVERY = re.compile(r"([1-9][0-9]{0,5})([smhd]?)\Z")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -93,15 +89,15 @@ def _round(
         moment = datetime.now(UTC)
         drifting = list(drifting_of(store, sweep, moment, reboot=reboot))
         choice = choose(drifting, rollout, sweep.hosts, spent_lately(store.database, moment))
-        run = None
+        run, came = None, {}
         if choice.chosen and not check:
             plans = [(d.host, d.plan) for d in choice.chosen]
             run = begin_apply(store, pipeline.policy, inventory, settings, plans, digest([sweep.id, plans]), "enforce")
             state = carry_on(store, run, inventory)
-            changed = runs.tally(store.database, run.id)
+            came = runs.tally(store.database, run.id)
         data = {
             "format_version": "1.0", "sweep": sweep.id, "looked": tally, "run": run.id if run else "", "state": state,
-            "came_to": changed if run else {}, "chosen": [d.host for d in choice.chosen], "left": choice.left,
+            "came_to": came, "chosen": [d.host for d in choice.chosen], "left": choice.left,
             "stopped": choice.stopped,
         }  # fmt: skip
         if output == "json":
@@ -114,10 +110,10 @@ def _round(
                 choice.left,
                 [d.host for d in choice.chosen],
                 run,
-                changed if run else {},
+                came,
                 state,
             )
     # What is left as it was, on purpose or not, is a violation that somebody should know of.
     left = {"drift": 1} if choice.stopped or choice.left or (check and choice.chosen) else {}
     undone = {s: n for s, n in tally.items() if s not in ("drift", "pending reboot")} if run else tally
-    return exit_of(state, {**undone, **(changed if run else {}), **left})
+    return exit_of(state, {**undone, **came, **left})

@@ -123,11 +123,11 @@ def carry_on(store: Store, run: RunRow, inventory: Inventory, gate: Gate | None 
     """Go through a run; returns the state it is left in."""
     from orchestrator.engine.campaign import Campaign
     from orchestrator.engine.job import settings_of
-    from orchestrator.reports.progress import BAD, Lines
+    from orchestrator.reports.progress import Lines
     from orchestrator.store import runs
 
     executor = executor_for(store, settings_of(run.settings))
-    lines = Lines(bad=lambda r, wave: runs.hosts_of(store.database, r.id, wave=wave.number, states=BAD))
+    lines = Lines(bad=lambda r, wave: runs.hosts_of(store.database, r.id, wave=wave.number, states=runs.BAD))
     return Campaign(store, run, inventory, executor, lines, gate).go()
 
 
@@ -173,10 +173,9 @@ def exit_of(state: str, tally: dict[str, int]) -> int:
     if tally.get("stale"):
         return Exit.STALE
     from orchestrator.engine.look import GOOD
+    from orchestrator.store.runs import OPEN
 
-    if state in ("held", "failed") or any(
-        n for s, n in tally.items() if s not in (*GOOD, "waiting", "running", "unreachable")
-    ):
+    if state in ("held", "failed") or any(n for s, n in tally.items() if s not in (*GOOD, *OPEN, "unreachable")):
         return Exit.FAILED
     if tally.get("unreachable"):
         return Exit.UNREACHABLE

@@ -11,7 +11,6 @@ from orchestrator.errors import Exit, InvalidInput
 
 _FORMAT = click.option("--format", "output", type=click.Choice(("table", "json")), default="table", show_default=True,
                        help="Form of the result on stdout.")  # fmt: skip
-_BAD = ("failed", "undone", "undo-incomplete", "transaction refused", "stale", "busy", "unreachable")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,7 +62,7 @@ def show(run: str, everything: bool, output: str, store_url: str | None) -> int:
     with Store(store_url, create=False) as store:
         row = runs.get(store.database, run)
         waves, tally = runs.waves(store.database, row.id), runs.tally(store.database, row.id)
-        rows = runs.hosts_of(store.database, row.id, states=() if everything else _BAD)
+        rows = runs.hosts_of(store.database, row.id, states=() if everything else runs.BAD)
         if output == "json":
             data = {**asdict(row), "waves": [asdict(w) for w in waves], "tally": tally, "on": [asdict(h) for h in rows]}
             write_json({"format_version": "1.0", "run": data})
@@ -135,7 +134,7 @@ def resume(run: str, retry: bool, max_fail: str, output: str, store_url: str | N
             rollout = msgspec.structs.replace(settings.rollout, max_fail=max_fail)
             row = replace(row, settings=msgspec.structs.replace(settings, rollout=rollout).data())
         if retry:
-            runs.reopen(store.database, row.id, _BAD)
+            runs.reopen(store.database, row.id, runs.BAD)
             runs.move(store.database, row.id, "paused", now(), who=who(), what="hosts begun again")
         state = carry_on(store, row, inventory)
         tally = runs.tally(store.database, row.id)
@@ -143,7 +142,7 @@ def resume(run: str, retry: bool, max_fail: str, output: str, store_url: str | N
         if output == "json":
             write_json({"format_version": "1.0", "run": row.id, "state": state, "hosts": tally})
         else:
-            rows = runs.hosts_of(store.database, row.id, states=_BAD)
+            rows = runs.hosts_of(store.database, row.id, states=runs.BAD)
             shown(row, runs.waves(store.database, row.id), tally, (h for _, h in zip(range(50), rows, strict=False)))
     return exit_of(state, tally)
 
@@ -156,8 +155,7 @@ def _order(run: str, state: str, store_url: str | None) -> int:
     with Store(store_url, create=False) as store:
         row = runs.get(store.database, run)
         if row.state in ("planned", "paused", "held", "interrupted", "failed") and state == "cancelling":
-            sql = "UPDATE run_host SET state = 'cancelled' WHERE run = ? AND state IN ('waiting', 'running')"
-            store.database.do(lambda s: s.all(sql, (row.id,)))
+            runs.cancel_open(store.database, row.id)
             runs.move(store.database, row.id, "cancelled", now(), who=who())
             line(f"{row.id}: cancelled")
         elif runs.move(store.database, row.id, state, now(), who=who(), only_from=("running", "pausing")):

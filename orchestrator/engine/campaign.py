@@ -23,6 +23,7 @@ from orchestrator.errors import InvalidInput
 from orchestrator.fleet.inventory import Inventory
 from orchestrator.fleet.rollout import closed, in_window
 from orchestrator.store import leases, runs
+from orchestrator.store.hosts import Seen, keep_seen
 from orchestrator.store.runs import OPEN, RunRow, WaveRow
 from orchestrator.store.store import Store, now, who
 
@@ -159,8 +160,6 @@ class Campaign:
 
     def _give_up(self, number: int, why: str) -> None:
         """Hosts of a shard that nobody can do."""
-        from orchestrator.store.hosts import Seen, keep_seen  # noqa: PLC0415
-
         database = self.store.database
         rows = list(runs.hosts_of(database, self.run.id, shard=number, states=OPEN))
         found = [
@@ -211,9 +210,7 @@ class Campaign:
 
     def _left(self, order: str, why: str = "") -> str:
         if order == "cancelling":
-            database = self.store.database
-            sql = "UPDATE run_host SET state = 'cancelled' WHERE run = ? AND state IN ('waiting', 'running')"
-            database.do(lambda s: s.all(sql, (self.run.id,)))
+            runs.cancel_open(self.store.database, self.run.id)
             return self._move("cancelled")
         return self._move("interrupted" if self.asked else "paused", why)
 

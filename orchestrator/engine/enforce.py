@@ -15,7 +15,7 @@ from orchestrator.fleet.rollout import share
 from orchestrator.store import runs
 from orchestrator.store.database import Database
 from orchestrator.store.runs import RunRow
-from orchestrator.store.store import Store, moment
+from orchestrator.store.store import Store, marks, moment
 
 #: Hours that the budget and the patience look back.
 HOURS = 24
@@ -30,7 +30,6 @@ class Drifting:
     host: str
     plan: str
     tried: int = 0
-    reboot_only: bool = False
 
 
 @dataclass
@@ -74,16 +73,15 @@ def choose(drifting: Sequence[Drifting], rollout: Rollout, looked_at: int, spent
 
 def spent_lately(database: Database, now: datetime) -> int:
     """Hosts that enforcement has changed in the last hours."""
-    return len([h for h, n in _tried(database, now, ("changed",)).items() if n])
+    return len(_tried(database, now, ("changed",)))
 
 
 def _tried(database: Database, now: datetime, states: Sequence[str]) -> Mapping[str, int]:
     since = moment(now.astimezone(UTC) - timedelta(hours=HOURS))
-    marks = ", ".join("?" * len(states))
     found: dict[str, int] = dict(
         database.read(
             "SELECT h.host, count(*) FROM run_host h JOIN run r ON r.id = h.run WHERE r.kind = 'enforce' "  # noqa: S608  (only marks)
-            f"AND r.created >= ? AND h.state IN ({marks}) GROUP BY h.host",
+            f"AND r.created >= ? AND h.state IN ({marks(states)}) GROUP BY h.host",
             (since, *states),
         )
     )
@@ -99,4 +97,4 @@ def drifting_of(store: Store, sweep: RunRow, now: datetime, *, reboot: bool) -> 
             continue
         plan = store.document(row.plan, HostPlan)
         if plan.status == "changes" and (plan.changes or reboot):
-            yield Drifting(row.host, row.plan, tried.get(row.host, 0), not plan.changes)
+            yield Drifting(row.host, row.plan, tried.get(row.host, 0))

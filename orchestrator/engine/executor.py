@@ -20,6 +20,9 @@ from orchestrator.engine.job import Job
 
 _REASONS = 600  # characters of what a worker said last
 
+#: What does one shard, its job on standard input: through a pipe, never through arguments or the environment.
+COMMAND = (sys.executable, "-m", "orchestrator.engine.child")
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -29,6 +32,11 @@ class Ended:
     ok: bool
     why: str = ""
     again: bool = True
+
+
+def child_environment() -> dict[str, str]:
+    """This process's own, and who its parent is: a shard ends with the one that counts on it."""
+    return {**os.environ, "KDO_PARENT": str(os.getpid())}
 
 
 class Executor(Protocol):
@@ -73,12 +81,11 @@ class LocalExecutor:
         return len(self._children)
 
     def submit(self, job: Job) -> None:
-        """Start a process; the job goes through its standard input, never through arguments or the environment."""
+        """Start a process."""
         said = tempfile.TemporaryFile()  # noqa: SIM115
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.engine.child"],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
-            env={**os.environ, "KDO_PARENT": str(os.getpid())},
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
+            env=child_environment(),
         )  # fmt: skip
         assert process.stdin is not None  # noqa: S101
         try:

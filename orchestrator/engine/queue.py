@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.engine.child import CANCELLED, DONE, TAKEN
-from orchestrator.engine.executor import Ended
+from orchestrator.engine.executor import COMMAND, Ended, child_environment
 from orchestrator.engine.job import Job
 from orchestrator.errors import InvalidInput, KdoError
 from orchestrator.store import leases, runs
@@ -73,18 +72,15 @@ def prepare(store: Store) -> None:
     database.do(work)
 
 
-def application(url: str, *, waits: bool, perform: Callable[..., Awaitable[None]] | None = None) -> Any:
-    """Procrastinate's App with our one task. ``waits``: for a worker (asynchronous), not only to put jobs in."""
+def application(url: str, perform: Callable[..., Awaitable[None]] | None = None) -> Any:
+    """Procrastinate's App: with our one task for a worker, without it for whoever only puts jobs in."""
     library = _library()
-    connector = library.PsycopgConnector if waits else library.SyncPsycopgConnector
-    app = library.App(connector=connector(conninfo=url))
-
-    async def nothing(context: Any, **_: Any) -> None:
-        raise NotImplementedError
-
+    if perform is None:
+        return library.App(connector=library.SyncPsycopgConnector(conninfo=url))
+    app = library.App(connector=library.PsycopgConnector(conninfo=url))
     # A shard that somebody else may still be on is looked at again until its worker is known to be alive, or silent.
     retry = library.RetryStrategy(max_attempts=60, wait=5, retry_exceptions=[_Taken])
-    app.task(name=_TASK, pass_context=True, retry=retry)(perform or nothing)
+    app.task(name=_TASK, pass_context=True, retry=retry)(perform)
     return app
 
 
@@ -99,7 +95,7 @@ class QueueExecutor:
     def __init__(self, store: Store) -> None:
         prepare(store)
         self.store = store
-        self.app = application(store.url, waits=False)
+        self.app = application(store.url)
         self.app.open()
         self._run = ""
         self._pending: list[Job] = []
@@ -169,9 +165,9 @@ class QueueExecutor:
     def stop(self) -> None:
         """Take back what no worker has begun. What is under way is cancelled through the run's state, or comes to its end."""
         jobs = self.store.database.read(
-            "SELECT id, lock FROM procrastinate_jobs WHERE status = 'todo' AND lock LIKE ?", (f"kdo:{self._run}:%",)
+            "SELECT id FROM procrastinate_jobs WHERE status = 'todo' AND lock LIKE ?", (f"kdo:{self._run}:%",)
         )
-        for number, _lock in jobs:
+        for (number,) in jobs:
             self.app.job_manager.cancel_job_by_id(number, abort=False, delete_job=True)
         self._pending = []
         states = {s.number: s.state for s in runs.shards(self.store.database, self._run)}
@@ -195,17 +191,11 @@ class ShardWorker:
         self.url, self.sites, self.concurrency = url, sites, concurrency
         self.variables, self.say = variables, say
         self.name = f"{os.uname().nodename}:{os.getpid()}"
-        self.command = (
-            sys.executable,
-            "-m",
-            "orchestrator.engine.child",
-        )  # what does a shard, its job on standard input
+        self.command = COMMAND
         self.app: Any = None
         self._here: set[int] = set()  # jobs that are under way in this process
         self._as: set[int] = set()  # how the queue calls this worker
-        self._left: Counter[int] = (
-            Counter()
-        )  # jobs that the queue takes for ours and that are not: how often that was seen
+        self._left: Counter[int] = Counter()  # how often a job was seen that the queue wrongly takes for ours
 
     async def run(self, *, wait: bool = True) -> None:
         """Work until a signal comes; ``wait=False``: until the queue is empty. A server that goes away is waited for."""
@@ -222,7 +212,7 @@ class ShardWorker:
                 await asyncio.sleep(_AWAY_PAUSE)
 
     async def _work(self, wait: bool) -> None:
-        self.app = application(self.url, waits=True, perform=self._shard)
+        self.app = application(self.url, self._shard)
         async with self.app.open_async():
             rescuer = asyncio.create_task(self._rescue())
             try:
@@ -275,8 +265,8 @@ class ShardWorker:
         if job is None:
             return
         process = await asyncio.create_subprocess_exec(
-            *self.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
-            env={**os.environ, "KDO_PARENT": str(os.getpid())},
+            *self.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE, start_new_session=True, env=child_environment(),
         )  # fmt: skip
         said = asyncio.create_task(process.communicate(msgspec.json.encode(job)))
         try:
@@ -311,11 +301,3 @@ class ShardWorker:
             return None
         worker = f"{self.name}:{number}"
         return Job(store=self.url, run=run, shard=shard, worker=worker, hosts_only=self.variables(run, shard))
-
-
-def statistics(store: Store) -> Mapping[str, int]:
-    """Jobs of the queue by status."""
-    found: dict[str, int] = dict(
-        store.database.read("SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY 1")
-    )
-    return found

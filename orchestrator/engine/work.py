@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -236,8 +236,3 @@ class Shard:
         """This shard's part of the hosts that may reboot at the same time."""
         limit = self.settings.rollout.reboots
         return max(1, limit // max(1, self.settings.parallel)) if limit is not None else None
-
-
-def prepared(shard: Shard, attempt: int) -> Shard:
-    """The same shard in its n-th attempt."""
-    return replace(shard, attempt=attempt)

@@ -8,6 +8,7 @@ Variables are the user's own and may hold secrets: they stay in memory and in pr
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,7 +87,7 @@ def resolve(whom: Whom) -> Inventory:
         for source in sources:
             command += ["-i", source]
         command += ["--limit", whom.limit] if whom.limit else []
-        done = subprocess.run(command, capture_output=True, env={**_user(), **environment(run)}, check=False)
+        done = subprocess.run(command, capture_output=True, env={**os.environ, **environment(run)}, check=False)
     try:
         data = json.loads(done.stdout) if done.returncode == 0 else None
     except ValueError:
@@ -99,13 +100,6 @@ def resolve(whom: Whom) -> Inventory:
         raise InventoryError("no host matches", where=", ".join(whom.inventory), why="the inventory names no host for this",
                              fix="check -i and --limit")  # fmt: skip
     return Inventory(found, _folder(sources))
-
-
-def _user() -> dict[str, str]:
-    """What a dynamic inventory may need of the user's own environment."""
-    import os  # noqa: PLC0415
-
-    return dict(os.environ)
 
 
 def _folder(sources: Sequence[str]) -> str:

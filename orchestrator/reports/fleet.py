@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.reports.text import line, table
+from orchestrator.reports.text import line, some, table
 from orchestrator.store.audit import Entry
 from orchestrator.store.hosts import STATES, HostRow
 from orchestrator.store.runs import OPEN, HostOf, RunRow, WaveRow
@@ -156,16 +156,11 @@ def enforced(
     for host, why in left.items():
         reasons.setdefault(why, []).append(host)
     for why, names in reasons.items():
-        more = f", … ({len(names):,} hosts)" if len(names) > _NAMED else ""
-        line(f"left: {', '.join(names[:_NAMED])}{more}: {why}", "yellow")
+        line(f"left: {some(names)}: {why}", "yellow")
     if run is not None:
         line(f"changed (run {run.id}): {state}", "bold")
         came_to(came)
     elif chosen:
-        more = f", … ({len(chosen):,} hosts)" if len(chosen) > _NAMED else ""
-        line(f"would be changed: {', '.join(chosen[:_NAMED])}{more}", "yellow")
+        line(f"would be changed: {some(chosen)}", "yellow")
     elif not stopped and not left:
         line("no host has drifted that the policy would have changed", "green")
-
-
-_NAMED = 8

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from orchestrator.documents.base import digest
 from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Outcome, Verdict
-from orchestrator.reports.text import diff, line, table
+from orchestrator.reports.text import diff, line, some, table
 
 _PUBLIC_KEY = re.compile(r"(ssh|ecdsa|sk)-\S+ AAAA\S+ of /")  # what a step answers that has made a key
 
@@ -33,11 +33,6 @@ def _key(h: HostPlan) -> str:
     return digest(
         [h.status, h.strategy, layers, h.rule, h.platform, shown, h.reboot_why, h.overrides, h.notes, refusals]
     )
-
-
-def _names(names: Sequence[str], limit: int = 8) -> str:
-    more = f", … ({len(names):,} hosts)" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 @dataclass
@@ -95,7 +90,7 @@ def planned_hosts(hosts: Iterable[HostPlan]) -> Tally:
 
 
 def _planned(h: HostPlan, names: Sequence[str]) -> None:
-    line(f"{_names(names)}: {h.platform}", "bold")
+    line(f"{some(names)}: {h.platform}", "bold")
     if h.overrides:
         line(f"  overrides: {', '.join(h.overrides)}", "dim")
     if h.strategy:

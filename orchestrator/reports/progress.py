@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from orchestrator.reports.text import clean, one_line
-from orchestrator.store.runs import OPEN, HostOf, RunRow, WaveRow
+from orchestrator.store.runs import BAD, OPEN, HostOf, RunRow, WaveRow
 
 #: Seconds between two plain lines.
 QUIET = 10.0
-#: States of hosts that are named while a run goes on, and how many hosts are.
-BAD = ("failed", "undone", "undo-incomplete", "transaction refused", "stale", "busy", "unreachable")
+#: How many hosts are named while a run goes on.
 NAMED = 20
 
 Bad = Callable[[RunRow, WaveRow], Iterable[HostOf]]

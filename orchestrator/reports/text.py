@@ -26,6 +26,12 @@ def one_line(text: str, limit: int = 200) -> str:
     return clean(" ".join(text.split()), limit)
 
 
+def some(names: Sequence[str], limit: int = 8) -> str:
+    """The first names, and how many there are when that is not all of them."""
+    more = f", … ({len(names):,} hosts)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 @cache
 def console() -> Console:
     """stdout. Colours only on a terminal and without NO_COLOR; wide lines are not broken when nobody looks."""

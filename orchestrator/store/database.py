@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -45,7 +46,7 @@ class Statements(Protocol):
         """Run one statement and return how many rows it changed."""
 
 
-class Database:
+class Database(ABC):
     """A connection. ``url``: ``postgresql://…``, or the path of a SQLite file."""
 
     def __init__(self, url: str) -> None:
@@ -72,26 +73,29 @@ class Database:
         """The rows of one query."""
         return self.do(lambda s: s.all(sql, values))
 
+    @abstractmethod
     def stream(self, sql: str, values: Sequence[Any] = (), size: int = 500) -> Iterator[Row]:
         """The rows of one query, few at a time: memory does not grow with their number."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """End the connection."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exclusive(self, statements: Statements) -> None:
         """Let nobody else migrate, or append to the audit trail, until this transaction ends."""
-        raise NotImplementedError
 
-    def _transaction(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _transaction(self) -> AbstractContextManager[Statements]:
+        """A context in which statements are one transaction."""
 
+    @abstractmethod
     def _passing(self, error: Exception) -> bool:
-        raise NotImplementedError
+        """Whether the same work may go well a moment later."""
 
+    @abstractmethod
     def _reconnect(self) -> None:
-        raise NotImplementedError
+        """Make the connection usable again."""
 
     def _problem(self, error: Exception) -> Exception:
         return error
@@ -122,7 +126,7 @@ class SqliteDatabase(Database):
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         super().__init__(str(path))
-        self.words = {"blob": "BLOB", "bytewise": "", "integer": "INTEGER"}
+        self.words = {"blob": "BLOB", "bytewise": ""}
         self.path = path
         self.connection: sqlite3.Connection | None = None
         if not create and not path.exists():
@@ -224,7 +228,7 @@ class PostgresDatabase(Database):
 
     def __init__(self, url: str, patience: float = _AT_ONCE) -> None:
         super().__init__(url)
-        self.words = {"blob": "BYTEA", "bytewise": 'COLLATE "C"', "integer": "BIGINT"}
+        self.words = {"blob": "BYTEA", "bytewise": 'COLLATE "C"'}
         parts = urlsplit(url)
         if parts.password:
             raise InvalidInput(

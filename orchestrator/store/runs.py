@@ -21,6 +21,8 @@ ALIVE = ("planned", "running", "pausing", "cancelling")
 RESUMABLE = ("planned", "paused", "held", "interrupted", "failed", "running", "pausing")
 #: States of a host in a run that are not what came of it.
 OPEN = ("waiting", "running")
+#: States of a host in a run that need somebody.
+BAD = ("failed", "undone", "undo-incomplete", "transaction refused", "stale", "busy", "unreachable")
 _CHUNK = 2000  # rows of one transaction
 _SHARD = "number, wave, site, state, attempt, worker, beat, why"
 
@@ -332,6 +334,12 @@ def begin_hosts(database: Database, run: str, hosts: Sequence[str]) -> None:
     """These hosts are being worked on from now."""
     sql = "UPDATE run_host SET state = 'running', attempts = attempts + 1 WHERE run = ? AND host = ?"
     database.do(lambda s: s.many(sql, [(run, h) for h in hosts]))
+
+
+def cancel_open(database: Database, run: str) -> None:
+    """Nothing more is done on the hosts that are open."""
+    sql = f"UPDATE run_host SET state = 'cancelled' WHERE run = ? AND state IN ({marks(OPEN)})"
+    database.do(lambda s: s.all(sql, (run, *OPEN)))
 
 
 def tally(database: Database, run: str, wave: int | None = None) -> dict[str, int]:

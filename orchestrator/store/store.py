@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import msgspec
@@ -52,8 +52,6 @@ def who() -> str:
 
 def pack(document: Any) -> tuple[str, bytes]:
     """Hash of the canonical bytes, and the bytes compressed."""
-    from hashlib import sha256  # noqa: PLC0415
-
     raw = encode(document)
     return sha256(raw).hexdigest(), zlib.compress(raw, 1)
 
@@ -79,7 +77,7 @@ class Store:
     @property
     def name(self) -> str:
         """For messages."""
-        return self.database.name if "://" in self.url else str(Path(self.database.name))
+        return self.database.name
 
     def document(self, hash: str, type: type[D]) -> D:
         """A stored document by its hash."""
