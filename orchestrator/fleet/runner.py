@@ -8,6 +8,7 @@ never written.
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import secrets
@@ -30,6 +31,10 @@ from orchestrator.fleet import remote
 from orchestrator.resources import data_path
 
 MARK = "KDO_RUN_MARK"  # every process of one run of Ansible has it in its environment
+
+#: A host that goes down without a word (a reset, a panic, a cut cable) leaves a connection that nobody ever closes, and
+#: ssh waits for it for ever. Last on ssh's command line: what the user's own arguments say comes first and counts.
+ALIVE = "-o ServerAliveInterval=15 -o ServerAliveCountMax=4"
 
 Progress = Callable[[str, str], None]  # (host, "ok" | "failed" | "unreachable")
 
@@ -123,12 +128,28 @@ def environment(run: Path) -> dict[str, str]:
         "ANSIBLE_DEPRECATION_WARNINGS": "False",
         "ANSIBLE_NOCOLOR": "1",
     }
-    config = Path("ansible.cfg")
-    if "ANSIBLE_CONFIG" not in env and config.is_file() and not Path().stat().st_mode & 0o002:
-        out["ANSIBLE_CONFIG"] = str(
-            config.resolve()
-        )  # ansible-runner changes the directory, the user's file must still count
+    config = _config()
+    if config is not None:
+        out["ANSIBLE_CONFIG"] = str(config)  # ansible-runner changes the directory, the user's file must still count
+    if "ANSIBLE_SSH_EXTRA_ARGS" not in env and not _chosen(config, "ssh_connection", "ssh_extra_args"):
+        out["ANSIBLE_SSH_EXTRA_ARGS"] = ALIVE
     return out
+
+
+def _config() -> Path | None:
+    """The configuration file that Ansible would take here, as a path that does not depend on the directory."""
+    given = os.environ.get("ANSIBLE_CONFIG")
+    here = [] if Path().stat().st_mode & 0o002 else [Path("ansible.cfg")]  # Ansible takes none where all may write
+    places = [Path(given)] if given else [*here, Path("~/.ansible.cfg").expanduser(), Path("/etc/ansible/ansible.cfg")]
+    return next((p.resolve() for p in places if p.is_file()), None)
+
+
+def _chosen(config: Path | None, section: str, key: str) -> bool:
+    """Whether the user's configuration says something about a setting. A file that cannot be read is Ansible's to report."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    with suppress(configparser.Error, OSError, UnicodeDecodeError):
+        parser.read(config or ())
+    return parser.has_option(section, key)
 
 
 def inventory_sources(whom: Whom, run: Path) -> list[str]:

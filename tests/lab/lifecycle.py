@@ -27,6 +27,8 @@ from orchestrator.lab.vmcore import PANIC, Capture, DumpVerdict, capture_problem
 from orchestrator.planning.steps import NO_TRIAL
 
 RESULTS = "KDO_LAB_RESULTS"
+#: Seconds for one command: more than it gives a host for its reboot, so that what it says of a host that hangs is seen.
+WAIT = 1500.0
 # What configuration and programs live in. A boot writes elsewhere all the time.
 CONFIGURED = ("/etc/", "/boot/", "/usr/", "/bin", "/sbin", "/lib", "/root/", "/opt", "/srv", "/home")
 # The boot loader itself writes these when it boots: a seed, and GRUB's choice, which is looked at by its meaning.
@@ -42,17 +44,24 @@ class Kdo:
         self.inventory = guest.ansible_inventory()
         self.seconds: list[tuple[str, float]] = []
 
-    def __call__(self, *arguments: str, code: int = 0, timeout: float = 900) -> str:
+    def __call__(self, *arguments: str, code: int = 0, timeout: float = WAIT) -> str:
         began = time.monotonic()
         command = [sys.executable, "-m", "orchestrator", *arguments[:1], "-i", str(self.inventory), *arguments[1:]]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=self.home, check=False)
+        try:
+            result = subprocess.run(
+                command, capture_output=True, text=True, timeout=timeout, cwd=self.home, check=False
+            )
+        except subprocess.TimeoutExpired as e:
+            raise AssertionError(
+                f"{arguments}: no end after {timeout} s\n{e.stderr!r}\n{self.guest.console.tail()}"
+            ) from e
         self.seconds.append((" ".join(arguments[:3]), round(time.monotonic() - began, 1)))
         assert result.returncode == code, (
             f"{arguments}: exit {result.returncode}\n{result.stdout[-6000:]}\n{result.stderr[-3000:]}"
         )
         return result.stdout
 
-    def json(self, *arguments: str, code: int = 0, timeout: float = 900) -> dict[str, Any]:
+    def json(self, *arguments: str, code: int = 0, timeout: float = WAIT) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self(*arguments, "--format", "json", code=code, timeout=timeout))
         return document
 
