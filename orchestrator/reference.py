@@ -20,6 +20,7 @@ from orchestrator.checks.run import verdict  # noqa: F401  (registers the checks
 from orchestrator.documents.bundle import Bundle
 from orchestrator.documents.decision import Decision
 from orchestrator.documents.facts import Facts
+from orchestrator.documents.findings import Report
 from orchestrator.documents.matrix import Matrix
 from orchestrator.documents.plan import Plan
 from orchestrator.documents.platform import Platform
@@ -41,6 +42,7 @@ _DOCUMENTS: dict[str, type[Any]] = {
     "bundle": Bundle,
     "host-report": HostReport,
     "watch-line": WatchLine,
+    "report": Report,
 }
 _BASE = "https://kdump-orchestrator.invalid/schemas"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.reports.text import line, some, table
+from orchestrator.documents.findings import Report
+from orchestrator.reports.grouped import groups
+from orchestrator.reports.text import line, one_line, some, table
 from orchestrator.store.audit import Entry
 from orchestrator.store.hosts import STATES, HostRow
 from orchestrator.store.runs import OPEN, HostOf, RunRow, WaveRow
@@ -48,6 +50,25 @@ def states(
             for (a, h), n in sorted(rows.items())
         ],
     )
+
+
+def found_out(report: Report, most: int = 40) -> None:
+    """States, and the findings of all hosts together: what is wrong, where that is written, on which hosts, what to do."""
+    cells: dict[tuple[str, str, str], int] = {}
+    for h in report.hosts:
+        cells[(h.arch, h.hypervisor, h.state)] = cells.get((h.arch, h.hypervisor, h.state), 0) + 1
+    states(report.states, [(*key, n) for key, n in cells.items()], {})
+    found = groups(report.hosts)
+    for group in found[:most]:
+        f = group.first
+        line()
+        line(f"{f.level}: {f.what} [{f.id}]", {"error": "bold red", "warning": "yellow"}.get(f.level, "dim"))
+        line(f"  on: {some(group.hosts)}")
+        for label, text in (("why", f.why), ("fix", f.fix), ("rule", f.where)):
+            if text:
+                line(f"  {label}: {one_line(text, 300)}")
+    if len(found) > most:
+        line(f"… and {len(found) - most} kinds of findings more: --format json has all of them", "dim")
 
 
 def hosts(rows: Iterable[HostRow]) -> int:

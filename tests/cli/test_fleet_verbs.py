@@ -136,3 +136,42 @@ def test_apply_says_the_same_with_and_without_a_record(fleet):
     checked, applied = fleet("apply", "--check"), fleet("apply", "-y")
     assert checked.returncode == applied.returncode
     assert checked.stdout.splitlines()[-1] == applied.stdout.splitlines()[-1]
+
+
+def test_report_of_the_store_and_of_saved_documents(fleet):
+    folder = fleet.folder
+    here = ("--host", "localhost")
+    done = fleet("report", "--format", "json", *here)
+    assert done.returncode in (0, 2)
+    found = data(done)
+    (host,) = found["hosts"]
+    state = host["state"]
+    assert found["kind"] == "Report" and found["states"] == {state: 1}
+    assert host["host"] == "localhost" and host["kernel"] == os.uname().release and host["run"]
+    assert state in fleet("report", *here).stdout
+    for form in ("markdown", "junit", "sarif"):
+        assert fleet("report", "--format", form, *here).returncode == done.returncode
+    assert fleet("report", "--format", "csv", *here, code=0).stdout.count("\n") == 2
+    assert f'kdo_hosts{{state="{state}"}} 1' in fleet("report", "--format", "prometheus", *here, code=0).stdout
+    assert data(fleet("report", "--format", "json", "--host", "web*", code=0))["hosts"] == []
+    # What it has written it reads, and what other verbs have written.
+    (folder / "report.json").write_text(done.stdout)
+    again = fleet("report", "report.json", "--format", "json", code=done.returncode)
+    assert data(again)["hosts"] == found["hosts"]
+    (folder / "verdicts.jsonl").write_text(fleet("validate", "--format", "jsonl").stdout)
+    fleet("plan", "-o", "plan.json")
+    for name in ("verdicts.jsonl", "plan.json"):
+        (row,) = data(fleet("report", name, "--format", "json"))["hosts"]
+        assert row["host"] == "localhost" and row["arch"] == host["arch"] and row["hypervisor"] == host["hypervisor"]
+    # Into a file: whole, with the permissions that a collector needs.
+    fleet("report", "--format", "prometheus", "-o", "kdo.prom", code=0)
+    assert (folder / "kdo.prom").stat().st_mode & 0o777 == 0o644 and "kdo_build_info" in (
+        folder / "kdo.prom"
+    ).read_text()
+    for words, said in (
+        (("-o", "x.txt"), "a table is for a terminal"), (("--state", "drfit"), "did you mean 'drift'"),
+        (("nothing.json",), "nothing.json cannot be read"), (("--format", "csv", "-o", "no/such"), "cannot be written"),
+        (("--format", "csv", "-o", "x", "--mode", "9"), "no permissions"), (("--store", "none.db"), "none.db"),
+    ):  # fmt: skip
+        assert said in fleet("report", *words, code=5).stderr, words
+    assert not (folder / "none.db").exists()

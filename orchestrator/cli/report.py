@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kdo report``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.fleet import store_option
+from orchestrator.errors import Exit, InvalidInput, did_you_mean
+
+if TYPE_CHECKING:
+    from orchestrator.documents.findings import ReportHost
+
+_FORMS = ("table", "json", "csv", "markdown", "junit", "sarif", "prometheus")
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option(
+    "--format", "form", type=click.Choice(_FORMS), default="table", show_default=True, help="Form of the report."
+)
+@click.option(
+    "-o",
+    "--output",
+    "save",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write it to FILE, whole or not at all.",
+)
+@click.option("--host", "names", multiple=True, metavar="HOST", help="Only these hosts; may hold wildcards.")
+@click.option("--state", "states", multiple=True, metavar="STATE", help="Only hosts in this state.")
+@click.option("--tag", default="", metavar="TAG", help="Only hosts with this tag (kdo_tags of the inventory).")
+@click.option("--mode", default="0644", show_default=True, metavar="OCTAL", help="Permissions of FILE.")
+@store_option
+def command(
+    files: tuple[str, ...], form: str, save: str | None, names: tuple[str, ...], states: tuple[str, ...], tag: str,
+    mode: str, store_url: str | None,
+) -> int:  # fmt: skip
+    """Say what is on record of the fleet, in a form that people or other programs read. No host is asked.
+
+    Without FILE it is made from the store. FILE: what `kdo plan -o`, `kdo validate --format json` or `kdo report --format json`
+    have written; - is standard input. Exit code 2 where a host needs somebody, except for prometheus and csv.
+    """
+    from orchestrator.store.hosts import STATES
+
+    for state in states:
+        if state not in STATES:
+            raise InvalidInput(f"there is no state {state!r}", where="--state", why=f"states are: {', '.join(STATES)}",
+                               fix=did_you_mean(state, STATES) or "give one of them")  # fmt: skip
+    if not _octal(mode):
+        raise InvalidInput(f"{mode!r} are no permissions", where="--mode", why="it is not octal", fix="give e.g. 0644")
+    if form == "table" and save is not None:
+        raise InvalidInput(
+            "a table is for a terminal", where="-o", fix="give --format markdown, or another one for files"
+        )
+    with ExitStack() as stack:
+        found, source = _hosts(stack, files, names, states, tag, store_url)
+        if form == "table":
+            return _shown(found, source)
+        data, bad = _made(form, found, source)
+    if save is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    else:
+        _write(Path(save), data, int(mode, 8))
+    return Exit.PENDING if bad and form not in ("prometheus", "csv") else Exit.OK
+
+
+def _octal(text: str) -> bool:
+    return (
+        text.isascii()
+        and text.isdigit()
+        and set(text) <= set("01234567")
+        and len(text) in (3, 4)
+        and text[-4:-3] in ("", "0")
+    )
+
+
+def _hosts(
+    stack: ExitStack, files: tuple[str, ...], names: tuple[str, ...], states: tuple[str, ...], tag: str, url: str | None
+) -> tuple[Iterator[ReportHost], str]:
+    """The hosts that are asked for, one at a time, and where they come from. A store stays open as long as the stack."""
+    from fnmatch import fnmatchcase
+
+    from orchestrator.reports.collected import saved, stored
+    from orchestrator.store.store import Store
+
+    if not files:
+        store = stack.enter_context(Store(url, create=False))
+        return stored(store, states=states, names=names, tag=tag), store.name
+    every = {h.host: h for file in files for h in saved(_read(file), file)}  # of a host that is in two, the last counts
+    found = (
+        h
+        for _, h in sorted(every.items())
+        if (not states or h.state in states)
+        and (not tag or tag in h.tags)
+        and (not names or any(fnmatchcase(h.host, n) for n in names))
+    )
+    return found, ", ".join(files)
+
+
+def _read(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as e:
+        raise InvalidInput(f"{file} cannot be read", where=file, why=e.strerror or str(e),
+                           fix="give what another verb has saved, or nothing for the store") from None  # fmt: skip
+
+
+def _made(form: str, found: Iterator[ReportHost], source: str) -> tuple[bytes, bool]:
+    """The bytes of a report, and whether a host needs somebody."""
+    from datetime import UTC, datetime
+
+    from orchestrator.reports import rows
+    from orchestrator.reports.collected import needs_somebody, report
+
+    if form == "csv":
+        return "".join(rows.csv_lines(found)).encode(), False
+    if form == "prometheus":
+        from orchestrator.reports.prometheus import Metrics
+
+        return Metrics().add(found).text(datetime.now(UTC)), False
+    made = report(found, source)
+    bad = any(needs_somebody(h) for h in made.hosts)
+    if form == "json":
+        from orchestrator.documents.base import pretty
+
+        return pretty(made), bad
+    if form == "sarif":
+        from orchestrator.reports.sarif import sarif
+
+        return sarif(made), bad
+    return (rows.junit if form == "junit" else rows.markdown)(made), bad
+
+
+def _shown(found: Iterator[ReportHost], source: str) -> int:
+    from orchestrator.reports.collected import needs_somebody, report
+    from orchestrator.reports.fleet import found_out
+
+    made = report(found, source)
+    found_out(made)
+    return Exit.PENDING if any(needs_somebody(h) for h in made.hosts) else Exit.OK
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    from orchestrator.files import write_atomically
+
+    try:
+        write_atomically(path, data, mode)
+    except OSError as e:
+        raise InvalidInput(f"{path} cannot be written", where=str(path), why=e.strerror or str(e),
+                           fix="give a file in a folder that is there and that you may write to") from None  # fmt: skip
