@@ -16,8 +16,9 @@ from orchestrator.errors import Exit, InvalidInput, did_you_mean
 
 if TYPE_CHECKING:
     from orchestrator.documents.findings import ReportHost
+    from orchestrator.store.store import Store
 
-_FORMS = ("table", "json", "csv", "markdown", "junit", "sarif", "prometheus")
+_FORMS = ("table", "json", "csv", "markdown", "junit", "sarif", "prometheus", "html")
 
 
 @click.command()
@@ -49,6 +50,8 @@ def command(
     """
     from orchestrator.store.hosts import STATES
 
+    if form == "html" and save is None and sys.stdout.isatty():
+        raise InvalidInput("a page is for a browser", where="--format html", fix="add -o FILE")
     for state in states:
         if state not in STATES:
             raise InvalidInput(f"there is no state {state!r}", where="--state", why=f"states are: {', '.join(STATES)}",
@@ -60,10 +63,10 @@ def command(
             "a table is for a terminal", where="-o", fix="give --format markdown, or another one for files"
         )
     with ExitStack() as stack:
-        found, source = _hosts(stack, files, names, states, tag, store_url)
+        found, source, store = _hosts(stack, files, names, states, tag, store_url, whole=form == "html")
         if form == "table":
             return _shown(found, source)
-        data, bad = _made(form, found, source)
+        data, bad = _made(form, found, source, store)
     if save is None:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
@@ -83,26 +86,29 @@ def _octal(text: str) -> bool:
 
 
 def _hosts(
-    stack: ExitStack, files: tuple[str, ...], names: tuple[str, ...], states: tuple[str, ...], tag: str, url: str | None
-) -> tuple[Iterator[ReportHost], str]:
+    stack: ExitStack, files: tuple[str, ...], names: tuple[str, ...], states: tuple[str, ...], tag: str, url: str | None,
+    *, whole: bool,
+) -> tuple[Iterator[ReportHost], str, Store | None]:  # fmt: skip
     """The hosts that are asked for, one at a time, and where they come from. A store stays open as long as the stack."""
     from fnmatch import fnmatchcase
+
+    from msgspec.structs import replace
 
     from orchestrator.reports.collected import saved, stored
     from orchestrator.store.store import Store
 
     if not files:
         store = stack.enter_context(Store(url, create=False))
-        return stored(store, states=states, names=names, tag=tag), store.name
+        return stored(store, states=states, names=names, tag=tag, whole=whole), store.name, store
     every = {h.host: h for file in files for h in saved(_read(file), file)}  # of a host that is in two, the last counts
     found = (
-        h
+        h if whole else replace(h, detail=None)
         for _, h in sorted(every.items())
         if (not states or h.state in states)
         and (not tag or tag in h.tags)
         and (not names or any(fnmatchcase(h.host, n) for n in names))
     )
-    return found, ", ".join(files)
+    return found, ", ".join(files), None
 
 
 def _read(file: str) -> bytes:
@@ -115,7 +121,7 @@ def _read(file: str) -> bytes:
                            fix="give what another verb has saved, or nothing for the store") from None  # fmt: skip
 
 
-def _made(form: str, found: Iterator[ReportHost], source: str) -> tuple[bytes, bool]:
+def _made(form: str, found: Iterator[ReportHost], source: str, store: Store | None) -> tuple[bytes, bool]:
     """The bytes of a report, and whether a host needs somebody."""
     from datetime import UTC, datetime
 
@@ -134,6 +140,10 @@ def _made(form: str, found: Iterator[ReportHost], source: str) -> tuple[bytes, b
         from orchestrator.documents.base import pretty
 
         return pretty(made), bad
+    if form == "html":
+        from orchestrator.reports.page import around, page
+
+        return page(made, datetime.now(UTC), around(store.database) if store is not None else None), bad
     if form == "sarif":
         from orchestrator.reports.sarif import sarif
 

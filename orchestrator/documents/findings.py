@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 from orchestrator.documents.base import FORMAT_VERSION, Document
+from orchestrator.documents.decision import Layer
+from orchestrator.documents.plan import Change, StateRow
+from orchestrator.documents.verdict import Check
 
 
 class Finding(Document, frozen=True, kw_only=True):
@@ -18,6 +21,16 @@ class Finding(Document, frozen=True, kw_only=True):
     why: str = ""
     fix: str = ""
     where: str = ""  # file:line:col
+
+
+class Detail(Document, frozen=True, kw_only=True):
+    """What stands behind a host's state, as its plan and its verdict have it."""
+
+    layers: list[Layer] = []
+    checks: list[Check] = []
+    changes: list[Change] = []
+    rows: list[StateRow] = []
+    notes: list[str] = []
 
 
 class ReportHost(Document, frozen=True, kw_only=True):
@@ -39,6 +52,7 @@ class ReportHost(Document, frozen=True, kw_only=True):
     since: str = ""
     run: str = ""
     findings: list[Finding] = []
+    detail: Detail | None = None  # only where it was asked for
 
 
 class Report(Document, frozen=True, kw_only=True):

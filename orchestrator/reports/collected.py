@@ -12,7 +12,7 @@ import msgspec
 
 from orchestrator.checks.state import state_of
 from orchestrator.documents.base import FORMAT_VERSION, major
-from orchestrator.documents.findings import Finding, Report, ReportHost
+from orchestrator.documents.findings import Detail, Finding, Report, ReportHost
 from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Check, Verdict
 from orchestrator.errors import InvalidInput
@@ -69,20 +69,19 @@ def of_plan(plan: HostPlan) -> list[Finding]:
 
 
 def stored(
-    store: Store, *, states: Sequence[str] = (), names: Sequence[str] = (), tag: str = ""
+    store: Store, *, states: Sequence[str] = (), names: Sequence[str] = (), tag: str = "", whole: bool = False
 ) -> Iterator[ReportHost]:
-    """Hosts of the store by name, few at a time."""
+    """Hosts of the store by name, few at a time; ``whole``: with what stands behind their states."""
     for row in hosts(store.database, states=states, names=names, tag=tag):
-        yield _of_row(store, row)
+        yield _of_row(store, row, whole)
 
 
-def _of_row(store: Store, row: HostRow) -> ReportHost:
+def _of_row(store: Store, row: HostRow, whole: bool) -> ReportHost:
     rule, where = rule_of(row.rule)
-    told: list[Finding] = []
-    if row.verdict:
-        told += of_checks(store.document(row.verdict, Verdict).checks, where)
-    if row.plan:
-        told += [f for f in of_plan(store.document(row.plan, HostPlan)) if f not in told]
+    verdict = store.document(row.verdict, Verdict) if row.verdict else None
+    plan = store.document(row.plan, HostPlan) if row.plan else None
+    told = of_checks(verdict.checks, where) if verdict is not None else []
+    told += [f for f in of_plan(plan) if f not in told] if plan is not None else []
     # What the documents say was seen when the host last answered; its state may have become another one since.
     if row.state in ("failed", "unreachable", "proof expired"):
         level = "warning" if row.state == "proof expired" else "error"
@@ -92,8 +91,17 @@ def _of_row(store: Store, row: HostRow) -> ReportHost:
     return ReportHost(
         host=row.host, state=row.state, why=row.why, arch=row.arch, hypervisor=row.hypervisor, platform=row.platform,
         strategy=row.strategy, rule=rule, where=where, kernel=row.kernel, proof=row.proof, tags=row.tags.split(),
-        seen=row.seen, since=row.since, run=row.run, findings=told,
+        seen=row.seen, since=row.since, run=row.run, findings=told, detail=_detail(plan, verdict) if whole else None,
     )  # fmt: skip
+
+
+def _detail(plan: HostPlan | None, verdict: Verdict | None) -> Detail:
+    checks = verdict.checks if verdict is not None else []
+    if plan is None:
+        return Detail(checks=checks)
+    # The steps are for the host side; people read what they are, why, and the difference.
+    changes = [msgspec.structs.replace(c, step={}) for c in plan.changes]
+    return Detail(layers=plan.layers, checks=checks, changes=changes, rows=plan.rows, notes=plan.notes)
 
 
 def saved(text: bytes, name: str) -> list[ReportHost]:
@@ -144,7 +152,7 @@ def _of_plan(plan: HostPlan) -> ReportHost:
     arch, hypervisor = _platform(plan.platform)
     return ReportHost(
         host=plan.host, state=state, why=why, arch=arch, hypervisor=hypervisor, platform=plan.platform,
-        strategy=plan.strategy, rule=rule, where=where, findings=of_plan(plan),
+        strategy=plan.strategy, rule=rule, where=where, findings=of_plan(plan), detail=_detail(plan, None),
     )  # fmt: skip
 
 
@@ -157,7 +165,7 @@ def _of_verdict(v: Verdict) -> ReportHost:
         host=v.host, state="proof expired" if expired else state,
         why="; ".join(f"{c.id}: {c.evidence}" for c in bad)[:500], arch=arch, hypervisor=hypervisor, platform=v.platform,
         strategy=v.strategy, kernel=v.kernel, proof=v.proof.state if v.proof is not None else "",
-        findings=of_checks(v.checks, ""),
+        findings=of_checks(v.checks, ""), detail=_detail(None, v),
     )  # fmt: skip
 
 
