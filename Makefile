@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 KDO := $(VENV)/bin/kdo
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test test-lab test-lab-full results proof schemas docs bench clean
+.PHONY: demo man test test-lab test-lab-full results proof schemas docs bench clean
 
 $(VENV)/.ready: pyproject.toml
 	@set -e; python=; \
@@ -62,6 +62,10 @@ proof: $(VENV)/.ready
 # Schemas and reference pages that are generated from code; a test checks that they are up to date.
 schemas docs: $(VENV)/.ready
 	@$(RUN) -m orchestrator.reference .
+
+# Man pages, for packages and for ~/.local/share/man/man1.
+man: $(VENV)/.ready
+	@$(RUN) -m orchestrator.manpages dist/man1
 
 bench: $(VENV)/.ready
 	@$(RUN) benchmarks/decide.py

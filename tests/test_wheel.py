@@ -35,6 +35,9 @@ def test_installed_from_a_wheel(tmp_path: Path) -> None:
     plan = run(kdo, "plan", "--facts", "facts.json", "--format", "json", cwd=elsewhere)
     assert plan.returncode == 2 and json.loads(plan.stdout)["hosts"][0]["strategy"] == "custom_handler"
     assert "policies/default.yaml:" in plan.stdout and str(tmp_path) not in plan.stdout
+    run(kdo, "plan", "--facts", "facts.json", "-o", "plan.json", cwd=elsewhere)
+    assert run(kdo, "report", "plan.json", "--format", "html", "-o", "page.html", cwd=elsewhere).returncode == 2
+    assert "web1" in (elsewhere / "page.html").read_text()
     live = run(kdo, "detect", "--format", "json", cwd=elsewhere)
     assert live.returncode == 0, live.stderr
     assert json.loads(live.stdout)["hosts"][0]["host"] == "localhost"

@@ -32,6 +32,7 @@ _VERBS = {
     "bundle": "Make and check the signed file that hosts pull.",
     "units": "Show and install the systemd units of the verbs that run on hosts.",
     "policy": "Work on policies: lint, test, what-if, matrix, waivers.",
+    "completion": "Print the completion script of bash, zsh or fish.",
     "doctor": "Find what is missing on this machine, and say how to mend it.",
 }
 
