@@ -276,7 +276,7 @@ def fight(server: Any, folder: Path, name: str, *, shards: int, size: int, worke
 def judged(how: Fight, url: str) -> dict[str, Any]:
     """What the hosts saw, and what the store says of it."""
     from orchestrator.store import audit, runs
-    from orchestrator.store.hosts import counts
+    from orchestrator.store.hosts import numbers
     from orchestrator.store.store import Store
 
     seen = Counter(line.split()[0] for line in how.log.read_text().splitlines())
@@ -293,7 +293,7 @@ def judged(how: Fight, url: str) -> dict[str, Any]:
             "hosts changed more than once": sum(n > 1 for n in seen.values()),
             "hosts never changed": how.hosts - len(seen),
             "tally": runs.tally(store.database, run.id),
-            "states": counts(store.database),
+            "states": numbers(store.database, "").states,
             "attempts": sum(s.attempt for s in shards),
             "requeued": sum(max(0, s.attempt - 1) for s in shards),
             "audit entries": verified.entries,

@@ -32,8 +32,10 @@ def command(
 
     HOST may hold wildcards (web-*). Without HOST, --state and --tag: the numbers, by state and by platform.
     """
-    from orchestrator.store.hosts import STATES, cells, counts
-    from orchestrator.store.store import Store
+    from datetime import UTC, datetime, timedelta
+
+    from orchestrator.store.hosts import STATES, numbers
+    from orchestrator.store.store import Store, moment
 
     for state in states:
         if state not in STATES:
@@ -42,38 +44,22 @@ def command(
     with Store(store_url, create=False) as store:
         if names or states or tag:
             return _listed(store, names, states, tag, limit, output)
-        found = counts(store.database)
-        proofs: dict[str, int] = dict(
-            store.database.read("SELECT proof, count(*) FROM host WHERE proof <> '' GROUP BY proof")
-        )
-        silent = silent_hosts(store)
-        if output == "table":
-            from orchestrator.reports.fleet import states as show
+        found = numbers(store.database, moment(datetime.now(UTC) - timedelta(days=SILENT_DAYS)))
+    if output == "table":
+        from orchestrator.reports.fleet import states as show
 
-            show(found, cells(store.database), proofs, silent, SILENT_DAYS)
-        else:
-            data: dict[str, Any] = {
-                "format_version": "1.0",
-                "hosts": sum(found.values()),
-                "states": found,
-                "proofs": proofs,
-                "silent": silent,
-            }
-            data["platforms"] = [
-                {"arch": a, "hypervisor": h, "state": s, "hosts": n} for a, h, s, n in cells(store.database)
-            ]
-            write_json(data) if output == "json" else write_line(data)
-    return Exit.PENDING if set(found) - _FINE else Exit.OK
-
-
-def silent_hosts(store: Store) -> int:
-    """Hosts that have not answered for so long that what is on record of them may be wrong."""
-    from datetime import UTC, datetime, timedelta
-
-    from orchestrator.store.store import moment
-
-    since = moment(datetime.now(UTC) - timedelta(days=SILENT_DAYS))
-    return int(store.database.read("SELECT count(*) FROM host WHERE seen < ?", (since,))[0][0])
+        show(found.states, found.cells, found.proofs, found.silent, SILENT_DAYS)
+    else:
+        data: dict[str, Any] = {
+            "format_version": "1.0",
+            "hosts": sum(found.states.values()),
+            "states": found.states,
+            "proofs": found.proofs,
+            "silent": found.silent,
+        }
+        data["platforms"] = [{"arch": a, "hypervisor": h, "state": s, "hosts": n} for a, h, s, n in found.cells]
+        write_json(data) if output == "json" else write_line(data)
+    return Exit.PENDING if set(found.states) - _FINE else Exit.OK
 
 
 def _listed(

@@ -19,11 +19,11 @@ from orchestrator.store.database import StoreError, open_database
 from orchestrator.store.hosts import (
     Document,
     Seen,
-    counts,
     history,
     hosts,
     keep_proof,
     keep_seen,
+    numbers,
     proofs_in,
     set_state,
     states_of,
@@ -73,7 +73,9 @@ def test_a_state_lasts_since_it_began_and_a_silent_host_keeps_what_is_known(stor
         assert (a.state, a.since, a.seen, a.why) == ("drift", later(1), later(2), "y")
         assert (b.state, b.since, b.seen, b.tried) == ("unreachable", later(2), later(1), later(2))
         assert b.facts and b.why == "no route"
-        assert counts(store.database) == {"unreachable": 1, "drift": 1}
+        found = numbers(store.database, "9999")
+        assert found.states == {"unreachable": 1, "drift": 1} and found.silent == 2
+        assert sum(n for *_, n in found.cells) == 2 and numbers(store.database, "").silent == 0
         assert states_of(store.database, ["a", "b", "c"]) == {"a": "drift", "b": "unreachable"}
         store.database.do(lambda s: set_state(s, ["a"], "compliant", "", later(3)))
         assert [h.host for h in hosts(store.database, states=["compliant"])] == ["a"]
@@ -281,7 +283,7 @@ def test_work_goes_on_when_the_server_was_restarted(postgres):
         postgres.stop("immediate")
         threading.Timer(1.0, postgres.start).start()
         keep(store, run, 1, seen("a", facts={"n": 1}))
-        assert counts(store.database) == {"compliant": 1}
+        assert numbers(store.database, "").states == {"compliant": 1}
 
 
 def test_what_was_written_survives_a_killed_process(tmp_path):
