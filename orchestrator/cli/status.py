@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from orchestrator.store.store import Store
 
 SILENT_DAYS = 7
-_FINE = {"compliant", "changed", "waived", "proof expired", "unsupported"}
 
 
 @click.command()
@@ -34,7 +33,7 @@ def command(
     """
     from datetime import UTC, datetime, timedelta
 
-    from orchestrator.store.hosts import STATES, numbers
+    from orchestrator.store.hosts import FINE, STATES, numbers
     from orchestrator.store.store import Store, moment
 
     for state in states:
@@ -59,7 +58,7 @@ def command(
         }
         data["platforms"] = [{"arch": a, "hypervisor": h, "state": s, "hosts": n} for a, h, s, n in found.cells]
         write_json(data) if output == "json" else write_line(data)
-    return Exit.PENDING if set(found.states) - _FINE else Exit.OK
+    return Exit.PENDING if set(found.states).difference(FINE) else Exit.OK
 
 
 def _listed(

@@ -16,13 +16,11 @@ from orchestrator.documents.findings import Detail, Finding, Report, ReportHost
 from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Check, Verdict
 from orchestrator.errors import InvalidInput
-from orchestrator.store.hosts import STATES, HostRow, hosts
+from orchestrator.store.hosts import FINE, STATES, HostRow, hosts
 from orchestrator.store.store import Store
 
 #: What a check says → how much it matters. What passes, or does not apply, is no finding.
 LEVELS = {"fail": "error", "refused": "error", "unknown": "error", "warn": "warning", "waived": "note"}
-#: States in which nobody has to do anything now.
-FINE = ("compliant", "changed", "waived", "proof expired", "unsupported")
 _RULE = re.compile(r"(.*?) \((.+:[0-9]+:[0-9]+)\)\Z", re.DOTALL)
 _ARCH = re.compile(r"[a-z0-9_]+(?= )")
 

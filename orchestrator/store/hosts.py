@@ -25,6 +25,8 @@ STATES = {
     "changed": "the last run changed it, and it validates",
     "compliant": "it is as the policy wants it, and validates",
 }  # fmt: skip
+#: States in which nobody has to do anything now.
+FINE = ("compliant", "changed", "waived", "proof expired", "unsupported")
 
 _COLUMNS = (
     "host", "state", "why", "arch", "hypervisor", "platform", "strategy", "rule", "kernel", "desired", "proof", "tags",
