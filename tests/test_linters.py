@@ -33,7 +33,7 @@ def test_every_source_names_its_licence():
     for path in [
         *ROOT.glob("orchestrator/**/*.py"),
         *ROOT.glob("playbooks/**/*.py"),
-        *ROOT.glob("playbooks/*.yml"),
+        *ROOT.glob("playbooks/**/*.yml"),
         *ROOT.glob("tests/**/*.py"),
     ]:
         head = path.read_text()[:300]

@@ -72,7 +72,7 @@ def play(
     def send(pipe: IO[bytes]) -> None:
         try:
             ansible_runner.run(
-                streamer="transmit", _output=pipe, private_data_dir=str(run), playbook=f"playbooks/{playbook}",
+                streamer="transmit", _output=pipe, private_data_dir=str(run), playbook=f"playbooks/kdo/{playbook}",
                 limit=limit or None, extravars=dict(variables), envvars=dict(ENVIRONMENT), cmdline=flags,
                 settings={"pexpect_timeout": 1}, suppress_env_files=True,
             )  # fmt: skip

@@ -266,7 +266,7 @@ def _play(
 
     result = ansible_runner.run(
         private_data_dir=str(run),
-        playbook=str(data_path(f"playbooks/{playbook}")),
+        playbook=str(data_path(f"playbooks/kdo/{playbook}")),
         inventory=inventory_sources(whom, run),
         limit=limit or None,
         extravars=dict(variables),

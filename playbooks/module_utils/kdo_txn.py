@@ -55,6 +55,10 @@ def _open_result(engine, result, recovered):
         )
 
 
+def _would_recover(transactions):
+    return [{"transaction": tx.name, "state": "would be undone first", "problems": []} for tx in transactions]
+
+
 def run(change, root="/", state_dir=STATE_DIR, check=False, runner=None):
     """Apply `change`. With `check`, say what would be done and write nothing at all."""
     result = {
@@ -84,16 +88,17 @@ def run(change, root="/", state_dir=STATE_DIR, check=False, runner=None):
         with engine.signals, engine.locked(create=not check):
             if check:
                 open_ones = [tx for tx in engine.store.unfinished() if tx.state() != "new"]
-                result["recovered"] = [
-                    {"transaction": tx.name, "state": "would be undone first", "problems": []} for tx in open_ones
-                ]
+                result["recovered"] = _would_recover(open_ones)
                 state = engine.look(change)
                 already = engine.already(change, state)
                 for index, changes in enumerate(state):
                     result["steps"][index]["result"] = "would change" if changes and not already else "unchanged"
-                result.update(state="check", changed=any(state) and not already)
+                if not any(state) and not open_ones:
+                    engine.holds(change)
+                result.update(state="check", changed=bool(open_ones) or (any(state) and not already))
                 return
             _open_result(engine, result, engine.recover())
+            result["changed"] = bool(result["recovered"])  # an undo that somebody left to us is a change of the host
             engine.apply(change, result)
 
     return _guard(result, work)
@@ -146,7 +151,10 @@ def rollback(root="/", state_dir=STATE_DIR, runner=None, force=False, check=Fals
                 if finished:  # that was the roll-back which was asked for before
                     result.update(changed=True, state="rolled-back", transaction=finished[0]["transaction"])
                     return
+            open_ones = [tx for tx in engine.store.unfinished() if tx.state() != "new"] if check else []
+            result["recovered"] += _would_recover(open_ones)
             engine.roll_back(force, check, result)
+            result["changed"] = result["changed"] or bool(open_ones)
 
     return _guard(result, work)
 

@@ -152,7 +152,23 @@ class RollBack(object):
     def _would(self, tx, choice):
         left = set(choice["leave"])
         items = [item for item in tx.manifest["items"] if item["path"] not in left and not self.tree.same(item)]
-        return [item["path"] for item in items]
+        return [item["path"] for item in items] + self._would_besides(tx, choice["force"])
+
+    def _would_besides(self, tx, force):
+        """Kernel values and units that would go back: what :class:`Undo` does with them, only asked."""
+        found, commit = [], tx.last("commit")
+        for path, before in sorted(tx.manifest["knobs"].items()):
+            now, ours = self.tree.value(path), commit["knobs"].get(path)
+            if before is None or now is None or expectations.same_value(path, now, before):
+                continue
+            if force or ours is None or expectations.same_value(path, now, ours):
+                found.append(path)
+        for unit, before in sorted(tx.manifest["units"].items()):
+            states = ("enabled", "disabled")
+            if before in states and self.shop.has("unit-state"):
+                now = self.shop.unit_state(unit)
+                found += [unit] if now in states and now != before else []
+        return found
 
     def _keep(self, tx, path):
         """What a forced roll-back writes over is kept beside the journal."""

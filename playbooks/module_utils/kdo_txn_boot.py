@@ -78,7 +78,9 @@ WantedBy=basic.target
 
 def _source(name):
     """A module's own text, whether it came from a directory or from Ansible's archive."""
-    module = sys.modules.get("ansible.module_utils." + name) or sys.modules.get(name)
+    # Under ansible.module_utils, or under a collection's plugins.module_utils.
+    package = __name__.rpartition(".")[0]
+    module = sys.modules.get(package + "." + name) or sys.modules.get(name)
     if module is None and name == "kdo_txn":  # run as a script
         module = sys.modules["__main__"]
     if module is None:

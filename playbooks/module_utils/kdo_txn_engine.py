@@ -195,19 +195,20 @@ class Engine(RollBack):
             trial.confirmable(self.tree, self.store, change)
         return Look(self.tree, self.shop, change, self.store.path).run()
 
+    def holds(self, change):
+        """Refused if all steps are done, and still something is not as the plan expects it."""
+        for index, item in enumerate(change.get("expect", [])):
+            why = expectations.check(self.tree, item)
+            if why:
+                why += ", though every step is done already"
+                raise Refused("expectation %d is not met" % index, why, "make a new plan")
+
     def apply(self, change, result):
         state = self.look(change)
         for index, changes in enumerate(state):
             result["steps"][index]["result"] = "would change" if changes else "unchanged"
         if not any(state):
-            for index, item in enumerate(change.get("expect", [])):
-                why = expectations.check(self.tree, item)
-                if why:
-                    raise Refused(
-                        "expectation %d is not met" % index,
-                        why + ", though every step is done already",
-                        "make a new plan",
-                    )
+            self.holds(change)
             result["state"] = "committed"
             return
         if self.already(change, state):
@@ -248,7 +249,8 @@ class Engine(RollBack):
         result["after"] = {
             path: value for path, value in after["after"].items() if path in shown and value != before[path]
         }
-        result.update(changed=any(row["result"] == "changed" for row in result["steps"]), state="committed")
+        changed = result["changed"] or any(row["result"] == "changed" for row in result["steps"])
+        result.update(changed=changed, state="committed")
         try:
             self._close(tx)
         except OSError:

@@ -66,7 +66,7 @@ def test_everything_is_done(host):
     assert set(os.listdir(host.real(STATE + "/engine"))) == {
         name
         for name in os.listdir(UTILS)
-        if name.startswith("kdo_") and not name.startswith(("kdo_crash", "kdo_probe", "kdo_record"))
+        if name.startswith("kdo_") and not name.startswith(("kdo_crash", "kdo_diff", "kdo_probe", "kdo_record"))
     }
 
 
