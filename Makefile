@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 KDO := $(VENV)/bin/kdo
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo man test test-lab test-lab-full results proof schemas docs bench clean
+.PHONY: collection demo man test test-lab test-lab-full results proof schemas docs bench clean
 
 $(VENV)/.ready: pyproject.toml
 	@set -e; python=; \
@@ -66,6 +66,10 @@ schemas docs: $(VENV)/.ready
 # Man pages, for packages and for ~/.local/share/man/man1.
 man: $(VENV)/.ready
 	@$(RUN) -m orchestrator.manpages dist/man1
+
+# The Ansible collection, from playbooks/; docs/ansible.md says what it is good for.
+collection: $(VENV)/.ready
+	@$(RUN) -m orchestrator.collection dist
 
 bench: $(VENV)/.ready
 	@$(RUN) benchmarks/decide.py

@@ -37,7 +37,11 @@ def test_every_source_names_its_licence():
         *ROOT.glob("tests/**/*.py"),
     ]:
         head = path.read_text()[:300]
-        wanted = "GPL-3.0-or-later" if path.parent.name == "library" or path.suffix == ".yml" else "Apache-2.0"
+        wanted = (
+            "GPL-3.0-or-later"
+            if path.parent.name in ("library", "lookup_plugins") or path.suffix == ".yml"
+            else "Apache-2.0"
+        )
         assert f"SPDX-License-Identifier: {wanted}" in head, path
 
 
