@@ -131,8 +131,10 @@ def environment(run: Path) -> dict[str, str]:
     config = _config()
     if config is not None:
         out["ANSIBLE_CONFIG"] = str(config)  # ansible-runner changes the directory, the user's file must still count
-    if "ANSIBLE_SSH_EXTRA_ARGS" not in env and not _chosen(config, "ssh_connection", "ssh_extra_args"):
+    if "ANSIBLE_SSH_EXTRA_ARGS" not in env and _setting(config, "ssh_connection", "ssh_extra_args") is None:
         out["ANSIBLE_SSH_EXTRA_ARGS"] = ALIVE
+    if "ANSIBLE_CALLBACK_PLUGINS" not in env:
+        out["ANSIBLE_CALLBACK_PLUGINS"] = _callbacks(config, out["ANSIBLE_HOME"])
     return out
 
 
@@ -144,12 +146,24 @@ def _config() -> Path | None:
     return next((p.resolve() for p in places if p.is_file()), None)
 
 
-def _chosen(config: Path | None, section: str, key: str) -> bool:
-    """Whether the user's configuration says something about a setting. A file that cannot be read is Ansible's to report."""
+def _callbacks(config: Path | None, home: str) -> str:
+    """Where the user's callback plugins (ARA and the like) are: as configured, or Ansible's own default.
+
+    ansible-runner puts the place of its own into the environment, before which neither would count any more.
+    """
+    given = _setting(config, "defaults", "callback_plugins")
+    if given is None or config is None:
+        return f"{home}/plugins/callback:/usr/share/ansible/plugins/callback"
+    paths = [p.strip().replace("{{CWD}}", str(Path.cwd())) for p in given.split(os.pathsep) if p.strip()]
+    return os.pathsep.join(str(config.parent / Path(os.path.expandvars(p)).expanduser()) for p in paths)
+
+
+def _setting(config: Path | None, section: str, key: str) -> str | None:
+    """What the user's configuration says of a setting, if anything. A file that cannot be read is Ansible's to report."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     with suppress(configparser.Error, OSError, UnicodeDecodeError):
         parser.read(config or ())
-    return parser.has_option(section, key)
+    return parser.get(section, key, fallback=None)
 
 
 def inventory_sources(whom: Whom, run: Path) -> list[str]:
