@@ -15,11 +15,15 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import msgspec
-
-from orchestrator.documents.base import digest
-from orchestrator.documents.plan import Change, HostPlan, Plan
+from orchestrator.documents.plan import Change, HostPlan
+from orchestrator.fleet.collect import from_hosts
+from orchestrator.fleet.runner import Whom
+from orchestrator.knowledge.load import knowledge
 from orchestrator.planning.files import write_plan
+from orchestrator.planning.fingerprint import fingerprint
+from orchestrator.planning.pipeline import Pipeline
+from orchestrator.planning.plan import seal
+from orchestrator.policy.load import Policy, default_path, load
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOKS = ROOT / "playbooks"
@@ -51,6 +55,12 @@ def possible() -> str:
         return "a mount namespace needs root and unshare"
     done = subprocess.run(["unshare", "--mount", "mount", "--bind", "/etc", "/etc"], capture_output=True)
     return "" if done.returncode == 0 else "no mount namespace can be made here"
+
+
+@cache
+def policy() -> Policy:
+    """The shipped default."""
+    return load(default_path(), knowledge())
 
 
 class Simulated:
@@ -105,8 +115,14 @@ class Simulated:
             out[str(path)] = (info.st_mode, info.st_size if text else 0, info.st_mtime_ns, text)
         return out
 
+    def fingerprint(self) -> str:
+        """What a plan made of this host at this moment would hold of it."""
+        pipeline = Pipeline(policy(), knowledge())
+        (facts,) = from_hosts(Whom((str(self.inventory),)), pipeline.targets()).facts
+        return fingerprint(facts, pipeline.judge(facts).platform)
+
     def plan(self, **more: object) -> Path:
-        """A plan with a new file, an edited one and a kernel value, written as `kdo plan` does it."""
+        """A plan with a new file, an edited one and a kernel value, sealed as `kdo plan` does it."""
         text = "kernel.panic = 10\n"
         steps = [
             {"op": "assign", "path": DEFAULTS, "assignments": [["KDUMP_CMDLINE_APPEND", "reset_devices nr_cpus=1"]],
@@ -119,8 +135,7 @@ class Simulated:
                 "strategy": "kdump_reset", "changes": [Change(kind="file", what="", why="", step=s) for s in steps],
                 "expect": expect, "family": "debian", **more}  # fmt: skip
         path = self.folder / "plan.json"
-        plan = Plan(policy="test", hosts=[HostPlan(**host)])
-        write_plan(path, msgspec.structs.replace(plan, hash=digest(plan)))
+        write_plan(path, seal(policy(), [HostPlan(**host)]))
         return path
 
     def play(self, playbook: str | Path, *words: str, cwd: Path | None = None, **env: str) -> Played:
