@@ -63,6 +63,8 @@ def configure(repo: Path, project: Path, lines: str) -> None:
 
 def pre_commit(*words: str, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PRE_COMMIT_HOME": str(home), "GIT_CONFIG_GLOBAL": "/dev/null", "NO_COLOR": "1"}
+    env |= {"PIP_NO_COMPILE": "1"}  # what is run compiles itself, which is a tenth of what is installed
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-m", "pre_commit", *words]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 

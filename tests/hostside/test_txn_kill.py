@@ -214,6 +214,25 @@ def test_the_next_apply_undoes_first_and_says_so(source):
     assert states(source) == ["undone", "committed"]
 
 
+def test_check_mode_says_that_an_undo_comes_first(source):
+    """Also where no step is left to do afterwards: what the undo puts back is a change of the host."""
+    document, before = change(source, source.installed), source.picture()
+    killed_before_commit(source, document)
+    half = source.picture()
+    for result in (
+        kdo_txn.run(document, root=source.root, runner=Tools(source), check=True),
+        kdo_txn.rollback(source.root, runner=Tools(source), check=True),
+    ):
+        assert result["changed"] and [row["state"] for row in result["recovered"]] == ["would be undone first"], result
+    assert source.picture() == half != before
+    done = kdo_txn.run(
+        change(source, source.installed, steps=[document["steps"][-4]], expect=[]),
+        root=source.root,
+        runner=Tools(source),
+    )
+    assert done["changed"] and [row["state"] for row in done["recovered"]] == ["undone"], done
+
+
 def test_power_loss(tmp_path):
     """Another boot: nothing is loaded, and the service will load the old configuration after the unit has run."""
     host = Host(tmp_path)

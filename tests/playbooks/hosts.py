@@ -160,7 +160,8 @@ class Played:
 
 def play(playbook: str | Path, *words: str, cwd: Path, **env: str) -> Played:
     own = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_")}
-    own |= {"HOME": str(cwd), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8", **env}
+    own |= {"HOME": str(cwd), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8", "ANSIBLE_PIPELINING": "1", **env}
+    own.setdefault("ANSIBLE_SSH_ARGS", "-o ControlMaster=no")  # a socket's path may be no longer than 107 characters
     program = Path(sys.executable).with_name("ansible-playbook")
     done = subprocess.run(
         [program, str(playbook), *words], cwd=cwd, env=own, capture_output=True, text=True, timeout=300
