@@ -104,10 +104,3 @@ def test_a_commit_goes_through_the_hooks(project, repo, home):
     configure(repo, project, "      - id: kdo-policy-test\n        args: [more/cases.yaml]\n        verbose: true\n")
     named = pre_commit("run", "--all-files", cwd=repo, home=home)
     assert named.returncode == 0 and "more/cases.yaml" in named.stdout, named.stdout
-
-
-def test_try_repo_as_somebody_would_look_at_them(project, repo, home):
-    done = pre_commit(
-        "try-repo", str(project), "kdo-policy-lint", "--files", "policies/fleet.yaml", "--verbose", cwd=repo, home=home
-    )
-    assert done.returncode == 0 and "policies/fleet.yaml: " in done.stdout, done.stdout + done.stderr

