@@ -24,6 +24,7 @@ from orchestrator.planning.fingerprint import fingerprint
 from orchestrator.planning.pipeline import Pipeline
 from orchestrator.planning.plan import seal
 from orchestrator.policy.load import Policy, default_path, load
+from tests.sshd import Sshd
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOKS = ROOT / "playbooks"
@@ -91,8 +92,18 @@ class Simulated:
         enter = folder / "python3"
         enter.write_text(ENTER.format(tree=self.tree, panic=PANIC, python=sys.executable))
         enter.chmod(0o755)
+        self.python = enter
         self.inventory = folder / "inventory.ini"
         self.inventory.write_text(f"{name} ansible_connection=local ansible_python_interpreter={enter}\n")
+
+    def behind(self, sshd: Sshd) -> None:
+        """From now on it is reached through that sshd."""
+        known = sshd.known_hosts(self.folder / "known_hosts")
+        self.inventory.write_text(
+            f"{self.name} ansible_host=127.0.0.1 ansible_port={sshd.port} ansible_user={sshd.user}"
+            f" ansible_ssh_private_key_file={sshd.key} ansible_python_interpreter={self.python}"
+            f" ansible_ssh_common_args='-F none -o UserKnownHostsFile={known}'\n"
+        )
 
     def put(self, path: str, text: str) -> None:
         (self.tree / path[1:]).write_text(text)

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -74,18 +75,24 @@ def test_kdo_and_the_playbook_make_the_same_transaction(host):
 
 @needs_namespace
 def test_rollback_is_predicted_and_done(host):
-    none = host.play("rollback.yml", "--check", "--diff")
-    assert none.code == 0 and none.changed() == 0 and "there is no transaction to take back" in none.text, none.text
-    host.play("apply.yml", "-e", f"kdo_plan={host.plan()}")
-    now = host.picture()
-    predicted = host.play("rollback.yml", "--check", "--diff")
-    assert predicted.code == 0 and predicted.changed() == 1 and host.picture() == now, predicted.text
-    done = host.play("rollback.yml", "--diff")
-    assert done.code == 0 and done.changed() == 1, done.text
-    for text in (predicted.text, done.text):
-        assert '-KDUMP_CMDLINE_APPEND="reset_devices nr_cpus=1"' in text and f"+++ after: {SYSCTL} (not there)" in text
-        assert PANIC in text and "hunter2" not in text
-    assert host.get(DEFAULTS) == BEFORE and host.get(SYSCTL) is None and host.get(PANIC).strip() == "0"
+    """Over a real connection, where there is an sshd."""
+    with Sshd(host.folder / "sshd") if SSHD else nullcontext() as sshd:
+        if sshd:
+            host.behind(sshd)
+        none = host.play("rollback.yml", "--check", "--diff")
+        assert none.code == 0 and none.changed() == 0 and "there is no transaction to take back" in none.text, none.text
+        host.play("apply.yml", "-e", f"kdo_plan={host.plan()}")
+        now = host.picture()
+        predicted = host.play("rollback.yml", "--check", "--diff")
+        assert predicted.code == 0 and predicted.changed() == 1 and host.picture() == now, predicted.text
+        done = host.play("rollback.yml", "--diff")
+        assert done.code == 0 and done.changed() == 1, done.text
+        for text in (predicted.text, done.text):
+            assert (
+                '-KDUMP_CMDLINE_APPEND="reset_devices nr_cpus=1"' in text and f"+++ after: {SYSCTL} (not there)" in text
+            )
+            assert PANIC in text and "hunter2" not in text
+        assert host.get(DEFAULTS) == BEFORE and host.get(SYSCTL) is None and host.get(PANIC).strip() == "0"
 
 
 @needs_namespace
