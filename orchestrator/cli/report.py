@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.checks.choice import PolicyChoice
+from orchestrator.cli.common import policy_options
 from orchestrator.cli.fleet import store_option
 from orchestrator.errors import Exit, InvalidInput, did_you_mean
 
 if TYPE_CHECKING:
     from orchestrator.documents.findings import ReportHost
+    from orchestrator.planning.pipeline import Pipeline
     from orchestrator.store.store import Store
 
 _FORMS = ("table", "json", "csv", "markdown", "junit", "sarif", "prometheus", "html")
@@ -38,15 +41,16 @@ _FORMS = ("table", "json", "csv", "markdown", "junit", "sarif", "prometheus", "h
 @click.option("--state", "states", multiple=True, metavar="STATE", help="Only hosts in this state.")
 @click.option("--tag", default="", metavar="TAG", help="Only hosts with this tag (kdo_tags of the inventory).")
 @click.option("--mode", default="0644", show_default=True, metavar="OCTAL", help="Permissions of FILE.")
+@policy_options()
 @store_option
 def command(
     files: tuple[str, ...], form: str, save: str | None, names: tuple[str, ...], states: tuple[str, ...], tag: str,
-    mode: str, store_url: str | None,
+    mode: str, chosen: PolicyChoice, store_url: str | None,
 ) -> int:  # fmt: skip
     """Say what is on record of the fleet, in a form that people or other programs read. No host is asked.
 
     Without FILE it is made from the store. FILE: what `kdo plan -o`, `kdo validate --format json` or `kdo report --format json`
-    have written; - is standard input. Exit code 2 where a host needs somebody, except for prometheus and csv.
+    have written; - is standard input. With the policy that decided the hosts (-p), the page has the trace of its rules. Exit code 2 where a host needs somebody, except for prometheus and csv.
     """
     from orchestrator.store.hosts import STATES
 
@@ -63,7 +67,8 @@ def command(
             "a table is for a terminal", where="-o", fix="give --format markdown, or another one for files"
         )
     with ExitStack() as stack:
-        found, source, store = _hosts(stack, files, names, states, tag, store_url, whole=form == "html")
+        pipeline = chosen.pipeline() if form == "html" else None
+        found, source, store = _hosts(stack, files, names, states, tag, store_url, pipeline)
         if form == "table":
             return _shown(found, source)
         data, bad = _made(form, found, source, store)
@@ -87,9 +92,12 @@ def _octal(text: str) -> bool:
 
 def _hosts(
     stack: ExitStack, files: tuple[str, ...], names: tuple[str, ...], states: tuple[str, ...], tag: str, url: str | None,
-    *, whole: bool,
+    pipeline: Pipeline | None,
 ) -> tuple[Iterator[ReportHost], str, Store | None]:  # fmt: skip
-    """The hosts that are asked for, one at a time, and where they come from. A store stays open as long as the stack."""
+    """The hosts that are asked for, one at a time, and where they come from. A store stays open as long as the stack.
+
+    ``pipeline``: say also what stands behind their states.
+    """
     from fnmatch import fnmatchcase
 
     from msgspec.structs import replace
@@ -97,9 +105,10 @@ def _hosts(
     from orchestrator.reports.collected import saved, stored
     from orchestrator.store.store import Store
 
+    whole = pipeline is not None
     if not files:
         store = stack.enter_context(Store(url, create=False))
-        return stored(store, states=states, names=names, tag=tag, whole=whole), store.name, store
+        return stored(store, states=states, names=names, tag=tag, whole=whole, pipeline=pipeline), store.name, store
     every = {h.host: h for file in files for h in saved(_read(file), file)}  # of a host that is in two, the last counts
     found = (
         h if whole else replace(h, detail=None)

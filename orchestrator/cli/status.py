@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,8 +13,6 @@ from orchestrator.errors import Exit, InvalidInput, did_you_mean
 
 if TYPE_CHECKING:
     from orchestrator.store.store import Store
-
-SILENT_DAYS = 7
 
 
 @click.command()
@@ -31,10 +29,11 @@ def command(
 
     HOST may hold wildcards (web-*). Without HOST, --state and --tag: the numbers, by state and by platform.
     """
-    from datetime import UTC, datetime, timedelta
+    from datetime import UTC, datetime
 
+    from orchestrator.reports.status import SILENT_DAYS, fleet_status, silent_since
     from orchestrator.store.hosts import FINE, STATES, numbers
-    from orchestrator.store.store import Store, moment
+    from orchestrator.store.store import Store
 
     for state in states:
         if state not in STATES:
@@ -43,20 +42,13 @@ def command(
     with Store(store_url, create=False) as store:
         if names or states or tag:
             return _listed(store, names, states, tag, limit, output)
-        found = numbers(store.database, moment(datetime.now(UTC) - timedelta(days=SILENT_DAYS)))
+        found = numbers(store.database, silent_since(datetime.now(UTC)))
     if output == "table":
         from orchestrator.reports.fleet import states as show
 
         show(found.states, found.cells, found.proofs, found.silent, SILENT_DAYS)
     else:
-        data: dict[str, Any] = {
-            "format_version": "1.0",
-            "hosts": sum(found.states.values()),
-            "states": found.states,
-            "proofs": found.proofs,
-            "silent": found.silent,
-        }
-        data["platforms"] = [{"arch": a, "hypervisor": h, "state": s, "hosts": n} for a, h, s, n in found.cells]
+        data = fleet_status(found)
         write_json(data) if output == "json" else write_line(data)
     return Exit.PENDING if set(found.states).difference(FINE) else Exit.OK
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from orchestrator.documents.base import FORMAT_VERSION, Document
-from orchestrator.documents.decision import Layer
+from orchestrator.documents.decision import Layer, RuleTrace
 from orchestrator.documents.plan import Change, StateRow
+from orchestrator.documents.platform import Contradiction, Evidence
 from orchestrator.documents.verdict import Check
 
 
@@ -24,8 +25,14 @@ class Finding(Document, frozen=True, kw_only=True):
 
 
 class Detail(Document, frozen=True, kw_only=True):
-    """What stands behind a host's state, as its plan and its verdict have it."""
+    """What stands behind a host's state, as its facts, its plan and its verdict have it.
 
+    ``trace``: the policy's rules held against the host; only where the policy was given that decided it.
+    """
+
+    evidence: list[Evidence] = []
+    contradictions: list[Contradiction] = []
+    trace: list[RuleTrace] = []
     layers: list[Layer] = []
     checks: list[Check] = []
     changes: list[Change] = []

@@ -12,10 +12,14 @@ import msgspec
 
 from orchestrator.checks.state import state_of
 from orchestrator.documents.base import FORMAT_VERSION, major
+from orchestrator.documents.decision import RuleTrace
+from orchestrator.documents.facts import Facts
 from orchestrator.documents.findings import Detail, Finding, Report, ReportHost
 from orchestrator.documents.plan import HostPlan, Plan
 from orchestrator.documents.verdict import Check, Verdict
 from orchestrator.errors import InvalidInput
+from orchestrator.planning.pipeline import Pipeline
+from orchestrator.platforms.classify import classify
 from orchestrator.store.hosts import FINE, STATES, HostRow, hosts
 from orchestrator.store.store import Store
 
@@ -67,14 +71,19 @@ def of_plan(plan: HostPlan) -> list[Finding]:
 
 
 def stored(
-    store: Store, *, states: Sequence[str] = (), names: Sequence[str] = (), tag: str = "", whole: bool = False
-) -> Iterator[ReportHost]:
-    """Hosts of the store by name, few at a time; ``whole``: with what stands behind their states."""
+    store: Store, *, states: Sequence[str] = (), names: Sequence[str] = (), tag: str = "", whole: bool = False,
+    pipeline: Pipeline | None = None,
+) -> Iterator[ReportHost]:  # fmt: skip
+    """Hosts of the store by name, few at a time; ``whole``: with what stands behind their states.
+
+    ``pipeline``: of the policy that decided them; the trace of its rules is there for hosts that this very policy decided.
+    """
     for row in hosts(store.database, states=states, names=names, tag=tag):
-        yield _of_row(store, row, whole)
+        yield of_row(store, row, whole, pipeline)
 
 
-def _of_row(store: Store, row: HostRow, whole: bool) -> ReportHost:
+def of_row(store: Store, row: HostRow, whole: bool, pipeline: Pipeline | None = None) -> ReportHost:
+    """One host of the store."""
     rule, where = rule_of(row.rule)
     verdict = store.document(row.verdict, Verdict) if row.verdict else None
     plan = store.document(row.plan, HostPlan) if row.plan else None
@@ -86,11 +95,29 @@ def _of_row(store: Store, row: HostRow, whole: bool) -> ReportHost:
         told.insert(
             0, Finding(id=row.state.replace(" ", "-"), level=level, what=STATES[row.state], why=row.why, where=where)
         )
+    detail = None
+    if whole:
+        detail = _detail(plan, verdict)
+        if row.facts:
+            detail = _judged(detail, store.document(row.facts, Facts), row, pipeline)
     return ReportHost(
         host=row.host, state=row.state, why=row.why, arch=row.arch, hypervisor=row.hypervisor, platform=row.platform,
         strategy=row.strategy, rule=rule, where=where, kernel=row.kernel, proof=row.proof, tags=row.tags.split(),
-        seen=row.seen, since=row.since, run=row.run, findings=told, detail=_detail(plan, verdict) if whole else None,
+        seen=row.seen, since=row.since, run=row.run, findings=told, detail=detail,
     )  # fmt: skip
+
+
+def _judged(detail: Detail, facts: Facts, row: HostRow, pipeline: Pipeline | None) -> Detail:
+    """With the signals of the platform, and the trace of the rules. Both follow from the facts, so they are not stored:
+    the same facts and the same policy give the same again."""
+    if pipeline is None or pipeline.policy.hash != row.policy_hash:
+        platform, trace = classify(facts), list[RuleTrace]()
+    else:
+        judged = pipeline.explain(facts)
+        platform, trace = judged.platform, judged.decision.trace
+    return msgspec.structs.replace(
+        detail, evidence=platform.evidence, contradictions=platform.contradictions, trace=trace
+    )
 
 
 def _detail(plan: HostPlan | None, verdict: Verdict | None) -> Detail:

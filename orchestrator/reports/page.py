@@ -25,6 +25,7 @@ from orchestrator.documents.findings import Report, ReportHost
 from orchestrator.reports.collected import needs_somebody
 from orchestrator.reports.grouped import groups
 from orchestrator.reports.text import some
+from orchestrator.store.browse import waivers_used
 from orchestrator.store.database import Database
 from orchestrator.store.hosts import STATES
 from orchestrator.store.runs import listed, waves
@@ -36,6 +37,8 @@ FIRST = 12
 #: Fields of a host in the table, in the order that the script expects.
 FIELDS = ("host", "state", "arch", "hypervisor", "strategy", "kernel", "proof", "tags", "why", "platform", "rule", "where", "seen",
           "since", "run")  # fmt: skip
+#: Lists of a host's detail, in the order that the script expects; its findings come before them.
+BEHIND = ("evidence", "contradictions", "trace", "layers", "checks", "changes", "rows", "notes")
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,7 @@ def around(database: Database) -> Around:
         ]  # fmt: skip
         runs.append({"id": run.id, "kind": run.kind, "state": run.state, "who": run.who, "policy": run.policy, "hosts": run.hosts,
                      "created": run.created, "ended": run.ended, "waves": parts})  # fmt: skip
-    # Of the last run of each host: a waiver that no longer counts is not shown for ever.
-    sql = (
-        "SELECT w.waiver, w.about, w.approver, w.expires, count(DISTINCT w.host) FROM waiver_used w "
-        "JOIN host h ON h.host = w.host AND h.run = w.run GROUP BY 1, 2, 3, 4 ORDER BY w.expires, w.waiver"
-    )
-    rows = [dict(zip(("id", "about", "approver", "expires", "hosts"), r, strict=True)) for r in database.read(sql)]
+    rows = [dict(zip(("id", "about", "approver", "expires", "hosts"), r, strict=True)) for r in waivers_used(database)]
     return Around(runs, rows)
 
 
@@ -154,9 +152,9 @@ def _data(report: Report) -> str:
         fields = [texts.number(" ".join(h.tags) if f == "tags" else getattr(h, f)) for f in FIELDS[1:]]
         d = h.detail
         lists: list[Sequence[Any]] = [h.findings]
-        lists += [d.layers, d.checks, d.changes, d.rows, d.notes] if d is not None else [()] * 5
+        lists += [getattr(d, kind) if d is not None else () for kind in BEHIND]
         rows.append([h.host, *fields, [[things.number(x) for x in items] for items in lists]])
-    text = json.dumps({"fields": FIELDS, "texts": texts.values, "things": things.values, "hosts": rows},
+    text = json.dumps({"fields": FIELDS, "lists": ("findings", *BEHIND), "texts": texts.values, "things": things.values, "hosts": rows},
                       ensure_ascii=False, separators=(",", ":"))  # fmt: skip
     # Nothing in it can end the element, or begin a comment in it.
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

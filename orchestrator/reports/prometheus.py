@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator import __version__
+from orchestrator.documents.dashboard import FleetStatus
 from orchestrator.documents.findings import ReportHost
 from orchestrator.store.hosts import STATES
 
@@ -25,7 +26,24 @@ class Metrics:
         self.strategies: Counter[str] = Counter()
         self.proofs: Counter[str] = Counter()
         self.findings: Counter[tuple[str, str]] = Counter()
+        self.runs: Counter[tuple[str, str]] = Counter()
         self.oldest = ""
+
+    @classmethod
+    def of(
+        cls, status: FleetStatus, strategies: Mapping[str, int], oldest: str, runs: Mapping[tuple[str, str], int]
+    ) -> Metrics:
+        """From numbers that a database has counted. There are no findings in them: those stand in each host's documents."""
+        made = cls()
+        made.states.update(status.states)
+        made.platforms.update(
+            {(c.arch or "unknown", c.hypervisor or "unknown", c.state): c.hosts for c in status.platforms}
+        )
+        made.strategies.update({name or "none": n for name, n in strategies.items()})
+        made.proofs.update(status.proofs)
+        made.runs.update(runs)
+        made.oldest = oldest
+        return made
 
     def add(self, hosts: Iterable[ReportHost]) -> Metrics:
         """Count these hosts, too."""
@@ -57,6 +75,8 @@ class Metrics:
             {(p,): n for p, n in self.proofs.items()},
         )
         _metric(out, "kdo_finding_hosts", "Hosts with a finding.", ("finding", "level"), self.findings)
+        if self.runs:
+            _metric(out, "kdo_runs", "Runs on record.", ("kind", "state"), self.runs)
         if self.oldest:
             moment = datetime.fromisoformat(self.oldest.replace("Z", "+00:00"))
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -49,14 +49,17 @@ class Statements(Protocol):
 class Database(ABC):
     """A connection. ``url``: ``postgresql://…``, or the path of a SQLite file."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, readonly: bool = False) -> None:
         self.url = url
         self.name = url
+        self.readonly = readonly
+        # Work is never lost to a server that restarts; who only reads sits in front of a screen.
+        self.patience = _AT_ONCE if readonly else _PATIENCE
         self.words: dict[str, str] = {}  # what the dialect calls things, for migrations
 
     def do(self, work: Callable[[Statements], T]) -> T:
         """Run the work in one transaction; again, as a whole, when the connection or the lock was lost."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self.patience
         pause = 0.05
         while True:
             try:
@@ -124,8 +127,8 @@ class _Sqlite:
 class SqliteDatabase(Database):
     """A file in WAL mode: readers never wait for the writer. The file is private to its user."""
 
-    def __init__(self, path: Path, *, create: bool = True) -> None:
-        super().__init__(str(path))
+    def __init__(self, path: Path, *, create: bool = True, readonly: bool = False) -> None:
+        super().__init__(str(path), readonly=readonly)
         self.words = {"blob": "BLOB", "bytewise": ""}
         self.path = path
         self.connection: sqlite3.Connection | None = None
@@ -152,6 +155,7 @@ class SqliteDatabase(Database):
             # A host that was changed must still be on record after a power loss.
             made.execute("PRAGMA synchronous=FULL")
             made.execute("PRAGMA foreign_keys=ON")
+            made.execute(f"PRAGMA query_only={'ON' if self.readonly else 'OFF'}")
             self.connection = made
         except sqlite3.Error as error:
             raise self._problem(error) from error
@@ -226,8 +230,8 @@ class _Postgres:
 class PostgresDatabase(Database):
     """A PostgreSQL server. Passwords come from ~/.pgpass or a service file, never from the URL."""
 
-    def __init__(self, url: str, patience: float = _AT_ONCE) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, patience: float = _AT_ONCE, *, readonly: bool = False) -> None:
+        super().__init__(url, readonly=readonly)
         self.words = {"blob": "BYTEA", "bytewise": 'COLLATE "C"'}
         parts = urlsplit(url)
         if parts.password:
@@ -251,6 +255,7 @@ class PostgresDatabase(Database):
         while True:
             try:
                 self.connection = self.psycopg.connect(self.url, autocommit=True, connect_timeout=10)
+                self.connection.read_only = self.readonly
                 return
             except self.psycopg.Error as error:
                 if time.monotonic() > deadline or not isinstance(error, self.psycopg.OperationalError):
@@ -261,7 +266,7 @@ class PostgresDatabase(Database):
         if self.connection is None or self.connection.closed or self.connection.broken:
             with suppress(Exception):
                 self.connection.close()
-            self._connect(_PATIENCE)
+            self._connect(self.patience)
 
     @contextmanager
     def _transaction(self) -> Iterator[Statements]:
@@ -272,7 +277,9 @@ class PostgresDatabase(Database):
 
     def stream(self, sql: str, values: Sequence[Any] = (), size: int = 500) -> Iterator[Row]:
         """The rows of one query, few at a time, through a connection of its own (its cursor needs a transaction)."""
-        other = PostgresDatabase(self.url, _PATIENCE)  # which waits for a server that restarts
+        other = PostgresDatabase(
+            self.url, self.patience, readonly=self.readonly
+        )  # which waits for a server that restarts
         try:
             with other.connection.transaction(), other.connection.cursor(name="kdo") as cursor:
                 cursor.itersize = size
@@ -304,12 +311,13 @@ class PostgresDatabase(Database):
         return StoreError("the store cannot be used", where=self.url, why=why, fix="try: psql URL -c 'select 1'")
 
 
-def open_database(url: str, *, create: bool = True, patient: bool = False) -> Database:
+def open_database(url: str, *, create: bool = True, patient: bool = False, readonly: bool = False) -> Database:
     """The database of that URL or path. ``create=False``: a SQLite file that is not there is an error, not made;
-    ``patient``: wait for a server that restarts, where nobody sits in front of it."""
+    ``patient``: wait for a server that restarts, where nobody sits in front of it; ``readonly``: the database itself
+    refuses every change through this connection."""
     if url.startswith(("postgresql://", "postgres://")):
-        return PostgresDatabase(url, _PATIENCE if patient else _AT_ONCE)
+        return PostgresDatabase(url, _PATIENCE if patient else _AT_ONCE, readonly=readonly)
     if "://" in url and not url.startswith("sqlite:///"):
         raise InvalidInput(f"this is no store: {url.split('://', maxsplit=1)[0]}://…", where="--store",
                            fix="give postgresql://HOST/DATABASE, or the path of a file")  # fmt: skip
-    return SqliteDatabase(Path(url.removeprefix("sqlite://")).expanduser(), create=create)
+    return SqliteDatabase(Path(url.removeprefix("sqlite://")).expanduser(), create=create, readonly=readonly)

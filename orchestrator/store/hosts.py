@@ -191,10 +191,10 @@ def hosts(
         values += states
     if names:
         where.append("(" + " OR ".join(r"host LIKE ? ESCAPE '\'" for _ in names) + ")")
-        values += [_like(n) for n in names]
+        values += [like(n) for n in names]
     if tag:
         where.append(r"' ' || tags || ' ' LIKE ? ESCAPE '\'")
-        values.append(f"% {_like(tag)} %")
+        values.append(f"% {like(tag)} %")
     if run:
         where.append("run = ?")
         values.append(run)
@@ -206,7 +206,8 @@ def hosts(
         yield HostRow(*row)
 
 
-def _like(text: str) -> str:
+def like(text: str) -> str:
+    """A name with ``*`` and ``?`` as a pattern of LIKE … ESCAPE."""
     for c in "\\%_":
         text = text.replace(c, "\\" + c)
     return text.replace("*", "%").replace("?", "_")

@@ -37,6 +37,28 @@ def version(database: Database) -> int:
         return database.do(look)
 
 
+def check_version(database: Database) -> None:
+    """Raise :class:`StoreError` when the tables are not of this version of the tool. Changes nothing."""
+    try:
+        found = int(database.read("SELECT coalesce(max(version), 0) FROM schema_version")[0][0])
+    except StoreError as error:
+        if not any(words in error.problems[0].why for words in ("no such table", "does not exist")):
+            raise
+        found = 0
+    known = max(migrations())
+    if found > known:
+        raise _newer(database, found, known)
+    if found < known:
+        why = f"its tables have version {found}, this kdo reads {known}, and may not change them here"
+        raise StoreError("the store is older than this kdo", where=database.name, why=why,
+                         fix="kdo status --store URL (any verb that may write brings it up to date)")  # fmt: skip
+
+
+def _newer(database: Database, found: int, known: int) -> StoreError:
+    why = f"its tables have version {found}, this kdo knows {known}"
+    return StoreError("the store is newer than this kdo", where=database.name, why=why, fix="use the newer kdo")
+
+
 def migrate(database: Database, at: str, *, upto: int | None = None) -> int:
     """Bring the tables to this version of the tool, each step in a transaction of its own. Returns the steps taken.
 
@@ -45,8 +67,7 @@ def migrate(database: Database, at: str, *, upto: int | None = None) -> int:
     goal = upto if upto is not None else max(migrations())
     now = version(database)
     if now > max(migrations()):
-        why = f"its tables have version {now}, this kdo knows {max(migrations())}"
-        raise StoreError("the store is newer than this kdo", where=database.name, why=why, fix="use the newer kdo")
+        raise _newer(database, now, max(migrations()))
     taken = 0
     for number in range(now + 1, goal + 1):
 

@@ -18,7 +18,7 @@ import msgspec
 from orchestrator.documents.base import encode
 from orchestrator.resources import state_dir
 from orchestrator.store.database import Database, Statements, StoreError, open_database
-from orchestrator.store.schema import migrate
+from orchestrator.store.schema import check_version, migrate
 
 D = TypeVar("D")
 
@@ -67,12 +67,17 @@ def unpack(body: bytes, hash: str = "") -> bytes:
 
 
 class Store:
-    """An open store, its tables brought to this version of the tool."""
+    """An open store, its tables brought to this version of the tool; ``readonly``: only if they have it already."""
 
-    def __init__(self, url: str | None = None, *, create: bool = True, patient: bool = False) -> None:
+    def __init__(
+        self, url: str | None = None, *, create: bool = True, patient: bool = False, readonly: bool = False
+    ) -> None:
         self.url = url or default_url()
-        self.database: Database = open_database(self.url, create=create, patient=patient)
-        migrate(self.database, now())
+        self.database: Database = open_database(self.url, create=create, patient=patient, readonly=readonly)
+        if readonly:
+            check_version(self.database)
+        else:
+            migrate(self.database, now())
 
     @property
     def name(self) -> str:

@@ -7,8 +7,8 @@
   const at = Object.fromEntries(data.fields.map((name, i) => [name, i]));
   const get = (row, name) => name === "host" ? row[0] : data.texts[row[at[name]]];
   const last = data.fields.length;
-  const things = (row, kind) => row[last][kind].map((i) => data.things[i]);
-  const [FINDINGS, LAYERS, CHECKS, CHANGES, ROWS, NOTES] = [0, 1, 2, 3, 4, 5];
+  const place = Object.fromEntries(data.lists.map((name, i) => [name, i]));
+  const things = (row, kind) => row[last][place[kind]].map((i) => data.things[i]);
   const words = new Map();
   const search = document.getElementById("search");
   const body = document.querySelector("#list tbody");
@@ -28,7 +28,7 @@
   function textOf(row) {
     let text = words.get(row);
     if (text === undefined) {
-      text = data.fields.map((name) => get(row, name)).concat(things(row, FINDINGS).map((f) => `${f.id} ${f.what}`)).join(" ").toLowerCase();
+      text = data.fields.map((name) => get(row, name)).concat(things(row, "findings").map((f) => `${f.id} ${f.what}`)).join(" ").toLowerCase();
       words.set(row, text);
     }
     return text;
@@ -39,7 +39,7 @@
     found = data.hosts.filter((row) =>
       (!chosen.state.size || chosen.state.has(get(row, "state"))) &&
       (!chosen.cells.size || chosen.cells.has(`${get(row, "arch") || "?"}/${get(row, "hypervisor") || "?"}`)) &&
-      (!chosen.finding || things(row, FINDINGS).some((f) => f.id === chosen.finding)) &&
+      (!chosen.finding || things(row, "findings").some((f) => f.id === chosen.finding)) &&
       (!asked.length || asked.every((w) => textOf(row).includes(w))));
     const sign = chosen.down ? -1 : 1;
     const order = new Intl.Collator("en", { numeric: true }).compare;
@@ -107,17 +107,27 @@
     const top = element("thead");
     top.append(tr);
     const inner = element("tbody");
-    for (const r of rows) { const one = element("tr"); for (const c of r) one.append(element("td", c)); inner.append(one); }
+    for (const r of rows) { const one = element("tr"); for (const c of r) one.append(element("td", c, c.includes("\n") ? "lines" : "")); inner.append(one); }
     table.append(top, inner);
     return table;
+  }
+
+  const answer = (result) => result === null ? "cannot be told" : result ? "yes" : "no";
+
+  function clauses(list, depth = 0) {
+    return list.map((c) => "\u00a0\u00a0".repeat(depth) + `${c.field} ${c.wanted}: ` + (c.actual ? `${c.actual}, ` : "") + answer(c.result) +
+      (c.parts.length ? "\n" + clauses(c.parts, depth + 1) : "")).join("\n");
   }
 
   function detail(row) {
     const out = [pairs(["why", "platform", "kernel", "proof", "tags", "seen", "since", "run"].map((k) => [k, get(row, k)])
       .concat([["rule", [get(row, "rule"), get(row, "where")].filter(Boolean).join("  ")]]))];
     const add = (title, node) => out.push(element("h3", title), node);
-    const [findings, layers, checks, changes, rows, notes] = [FINDINGS, LAYERS, CHECKS, CHANGES, ROWS, NOTES].map((k) => things(row, k));
+    const [findings, evidence, against, trace, layers, checks, changes, rows, notes] = data.lists.map((k) => things(row, k));
     if (findings.length) add("Findings", grid(["level", "what", "why", "what to do", "where"], findings.map((f) => [f.level, `${f.what} [${f.id}]`, f.why, f.fix, f.where])));
+    if (evidence.length) add("Evidence of the platform", grid(["signal", "says", "seen", "note"], evidence.map((e) => [e.source, e.says, e.value, e.note])));
+    if (against.length) add("Contradictions", grid(["about", "taken", "against it", "why"], against.map((c) => [c.field, c.chosen, c.against, c.why])));
+    if (trace.length) add("Rules", grid(["rule", "matches", "clauses", "where"], trace.map((r) => [r.id, answer(r.matched), clauses(r.clauses), r.where])));
     if (layers.length) add("Decision", grid(["layer", "state", "why", "source"], layers.map((l) => [l.name, l.state, l.why, l.sources.map((s) => s.title).join("; ")])));
     if (rows.length) add("Settings", grid(["what", "wanted", "next boot", "running", "loaded"], rows.map((r) => [r.what, r.wanted, r.next_boot, r.running, r.loaded])));
     if (checks.length) add("Checks", grid(["check", "result", "evidence"], checks.map((c) => [`${c.title} [${c.id}]`, c.verdict, c.evidence])));
@@ -127,8 +137,10 @@
     }
     if (notes.length) { const ul = element("ul"); for (const n of notes) ul.append(element("li", n)); add("Notes", ul); }
     const ask = element("p", undefined, "dim");
-    ask.append("Every rule and clause: ", element("code", `kdo explain -i INVENTORY --limit ${row[0]}`));
-    out.push(ask);
+    if (!trace.length) {
+      ask.append("Every rule and clause: ", element("code", `kdo explain -i INVENTORY --limit ${row[0]}`));
+      out.push(ask);
+    }
     return out;
   }
 
