@@ -16,6 +16,7 @@ _VERBS = {
     "sweep": "Look at every host of a fleet, and remember what each is and needs.",
     "status": "Say what state every host is in, from what is on record.",
     "report": "The state of the fleet as a table, JSON, CSV, Markdown, JUnit, SARIF, metrics or HTML.",
+    "serve": "The store in a browser and as JSON, read-only: fleet, hosts, runs as they go on.",
     "facts": "Print the last facts on record, for what-if with other verbs.",
     "runs": "Runs on record: list, show, compare, pause, resume, cancel, prune.",
     "audit": "Who did what, when; and whether that record is whole.",

@@ -11,7 +11,7 @@ import anyio.to_thread
 import msgspec
 from litestar import Response, Router, get
 from litestar.datastructures import State
-from litestar.exceptions import NotFoundException
+from litestar.exceptions import NotFoundException, ServiceUnavailableException
 from litestar.openapi.spec import Example
 from litestar.params import Parameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
@@ -40,11 +40,14 @@ STREAMS = 200
 
 Limit = Annotated[int, Parameter(ge=1, le=MOST, description="At most so many rows.")]
 Offset = Annotated[int, Parameter(ge=0, le=1 << 31, description="Rows that come before.")]
-Words = Annotated[str, Parameter(max_length=200, description="Words that are all somewhere in what is said of the host.")]
+Words = Annotated[
+    str, Parameter(max_length=200, description="Words that are all somewhere in what is said of the host.")
+]
 Text = Annotated[str, Parameter(max_length=200)]
 States = Annotated[list[str] | None, Parameter(query="state", max_items=30, description="Only in one of these states.")]
 Order = Annotated[
-    str, Parameter(pattern=rf"^-?({'|'.join(ORDERS)})$", description=f"{', '.join(ORDERS)}; with - before it, downwards.")
+    str,
+    Parameter(pattern=rf"^-?({'|'.join(ORDERS)})$", description=f"{', '.join(ORDERS)}; with - before it, downwards."),
 ]
 Name = Annotated[str, Parameter(max_length=255, examples=[Example(value="web-01")])]
 
@@ -62,9 +65,7 @@ def or_404(found: T | None, what: str) -> T:
     return found
 
 
-def wanted_of(
-    states: list[str] | None, arch: str, hypervisor: str, strategy: str, tag: str, words: str
-) -> Wanted:
+def wanted_of(states: list[str] | None, arch: str, hypervisor: str, strategy: str, tag: str, words: str) -> Wanted:
     """The query of a list of hosts."""
     return Wanted(tuple(states or ()), arch, hypervisor, strategy, tag, tuple(words.split()[:10]))
 
@@ -177,8 +178,6 @@ def _stream(
             state.streams -= 1
 
     if state.streams >= STREAMS:
-        from litestar.exceptions import ServiceUnavailableException
-
         raise ServiceUnavailableException(detail=f"{STREAMS} viewers are here already")
     return ServerSentEvent(events())
 

@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException
 from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import Components, Reference, SecurityScheme
 
 from orchestrator import __version__
 from orchestrator.documents.dashboard import ProblemSaid
@@ -32,7 +32,10 @@ _ABOUT = (
 
 def application(reader: Reader, guard: Guard, *, debug: bool = False) -> Litestar:
     """Everything that `kdo serve` answers."""
-    schemes = {"token": SecurityScheme(type="http", scheme="bearer"), "browser": SecurityScheme(type="http", scheme="basic")}
+    schemes: dict[str, SecurityScheme | Reference] = {
+        "token": SecurityScheme(type="http", scheme="bearer"),
+        "browser": SecurityScheme(type="http", scheme="basic"),
+    }
     return Litestar(
         route_handlers=[api.api, api.metrics, api.healthz, *pages.HANDLERS],
         state=State({"reader": reader, "streams": 0, "ending": asyncio.Event(), "guard": guard.how}),
@@ -77,4 +80,6 @@ def _failed(request: Request[Any, Any, Any], error: KdoError) -> Response[Any]:
 
 def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     request.app.state.broken(error, request.scope["path"])
-    return _said(request, ProblemSaid(what="this is our fault", where=request.scope["path"], fix="see what kdo serve says"), 500)
+    return _said(
+        request, ProblemSaid(what="this is our fault", where=request.scope["path"], fix="see what kdo serve says"), 500
+    )
