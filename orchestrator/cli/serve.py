@@ -84,8 +84,7 @@ def command(
     def broken(error: Exception, where: str) -> None:
         click.echo(f"{where}: {type(error).__name__}: {error}"[:500].replace("\n", " "), err=True)
 
-    app = application(reader, guard)
-    app.state.broken = broken
+    app = application(reader, guard, broken)
     # The peer's address must stay the peer's own: what a header says of it is for nobody here.
     config = uvicorn.Config(
         app, host=address, port=port, uds=path or None, log_level="warning", access_log=False, proxy_headers=False,

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response, Router
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
-from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Reference, SecurityScheme
@@ -30,16 +29,22 @@ _ABOUT = (
 )
 
 
-def application(reader: Reader, guard: Guard, *, debug: bool = False) -> Litestar:
-    """Everything that `kdo serve` answers."""
+def application(reader: Reader, guard: Guard, broken: Callable[[Exception, str], None]) -> GuardMiddleware:
+    """Everything that `kdo serve` answers. ``broken`` hears of errors that are ours, with the path that met them.
+
+    The guard stands around the whole, not in it: a path that nobody has is nobody's business either.
+    """
+    return GuardMiddleware(_application(reader, broken), guard)
+
+
+def _application(reader: Reader, broken: Callable[[Exception, str], None]) -> Litestar:
     schemes: dict[str, SecurityScheme | Reference] = {
         "token": SecurityScheme(type="http", scheme="bearer"),
         "browser": SecurityScheme(type="http", scheme="basic"),
     }
     return Litestar(
         route_handlers=[api.api, api.metrics, api.healthz, *pages.HANDLERS],
-        state=State({"reader": reader, "streams": 0, "ending": asyncio.Event(), "guard": guard.how}),
-        middleware=[DefineMiddleware(GuardMiddleware, guard=guard)],
+        state=State({"reader": reader, "streams": 0, "ending": asyncio.Event(), "broken": broken}),
         exception_handlers={HTTPException: _refused, KdoError: _failed, Exception: _broken},
         lifespan=[_life],
         openapi_config=OpenAPIConfig(
@@ -47,7 +52,7 @@ def application(reader: Reader, guard: Guard, *, debug: bool = False) -> Litesta
             components=Components(security_schemes=schemes), security=[{"token": []}, {"browser": []}],
             render_plugins=[JsonRenderPlugin(path="/openapi.json")], openapi_router=Router("/api/v1", route_handlers=[], include_in_schema=False),
         ),
-        logging_config=None, debug=debug,
+        logging_config=None, debug=False,
     )  # fmt: skip
 
 

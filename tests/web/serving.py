@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from orchestrator.documents.proof import Dump, Proof
 from orchestrator.engine.look import looked
 from orchestrator.policy.waivers import Waivers
+from orchestrator.store import runs
 from orchestrator.store.hosts import keep_proof, keep_seen
 from orchestrator.store.runs import Placed
 from orchestrator.store.store import Store
@@ -64,6 +65,16 @@ class Server(NamedTuple):
                 return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read().decode())
         except urllib.error.HTTPError as error:
             return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read().decode())
+
+    def first_event(self, path: str) -> list[str]:
+        """The lines of the first event of a stream."""
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            lines: list[str] = []
+            while not lines or lines[-1]:
+                lines.append(answer.readline().decode().strip())
+        return lines
 
 
 def basic(password: str) -> str:
@@ -120,5 +131,6 @@ def fill(store: Store) -> str:
     )
     keep_proof(store.database, Proof(how="crash-test", host="b", at=later(4), outcome="dumped", kernel=found[1].kernel,
                                      state=found[1].desired, dump=Dump(size=22_900_000, complete=True, panic="sysrq")))  # fmt: skip
+    runs.move(store.database, run, "done", later(5))
     return entered(store, id="20261124-0400-bbbb", kind="apply", state="running", created=later(60),
                    placed=[Placed("a", 0, 0), *(Placed(n, 1, 1) for n in ("b", "c", "d", "e"))])  # fmt: skip
