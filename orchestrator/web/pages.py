@@ -19,6 +19,7 @@ from litestar.params import Parameter
 
 from orchestrator import __version__
 from orchestrator.documents.dashboard import FleetStatus, ProblemSaid
+from orchestrator.reports.progress import spent
 from orchestrator.store.hosts import FINE, STATES
 from orchestrator.store.runs import BAD
 from orchestrator.web.api import Limit, Offset, Order, States, Text, Words, or_404, reader_of, wanted_of
@@ -46,6 +47,7 @@ def _templates() -> jinja2.Environment:
     )  # fmt: skip
     made.filters["number"] = lambda n: f"{n:,}"
     made.filters["moment"] = lambda text: text[:19].replace("T", " ")
+    made.filters["spent"] = spent
     made.filters["css"] = lambda state: state.replace(" ", "-")
     made.globals.update(version=__version__, meanings=STATES, fine=FINE, bad_states=BAD,
                         asset=lambda name: f"static/{name}?v={_asset(name)[1]}")  # fmt: skip

@@ -31,17 +31,23 @@ AFTERWARDS = {
 }
 
 
+def fleet(folder: str) -> str:
+    """A store with the simulated fleet, in this folder. Returns its path."""
+    url = str(Path(folder) / "fleet.db")
+    for kind in ("sweep", "apply"):
+        _campaign({"hosts": HOSTS, "url": url, "folder": folder}, kind)
+    with Store(url) as store:
+        for state, (why, numbers) in AFTERWARDS.items():
+            names = [f"host{n:06d}.example" for n in numbers if n % 100 < 68]
+            store.database.do(lambda s, a=names, b=state, c=why: set_state(s, a, b, c, "2026-11-24T03:00:00.000Z"))
+    return url
+
+
 def main() -> None:
     """Write the pictures into a folder, and say how large and how quick the page was."""
     folder = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as scratch:
-        url = str(Path(scratch) / "fleet.db")
-        for kind in ("sweep", "apply"):
-            _campaign({"hosts": HOSTS, "url": url, "folder": scratch}, kind)
-        with Store(url) as store:
-            for state, (why, numbers) in AFTERWARDS.items():
-                names = [f"host{n:06d}.example" for n in numbers if n % 100 < 68]
-                store.database.do(lambda s, a=names, b=state, c=why: set_state(s, a, b, c, "2026-11-24T03:00:00.000Z"))
+        fleet(scratch)
         file = Path(scratch) / "report.html"
         began = time.monotonic()
         command = [

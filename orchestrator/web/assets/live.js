@@ -11,6 +11,12 @@
   };
   const moment = (text) => text.slice(0, 19).replace("T", " ");
 
+  function spent(seconds) {
+    const two = (n) => String(n).padStart(2, "0");
+    const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+    return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+  }
+
   function bar(row, done, failed, hosts) {
     const wide = (n) => (hosts ? 100 * n / hosts : 0).toFixed(2);
     row.querySelector(".progress .done").setAttribute("width", wide(done));
@@ -36,7 +42,7 @@
     set(document, "state", now.run.state);
     set(document, "done", number(now.run.done));
     set(document, "bad", number(now.run.bad));
-    set(document, "pace", now.rate ? `${now.rate} hosts a second, ${now.left} s left in this wave` : "");
+    set(document, "pace", now.rate ? `${now.rate} hosts a second, ${spent(now.left)} left in this wave` : "");
     for (const wave of now.waves) {
       const row = document.querySelector(`[data-wave="${wave.number}"]`);
       if (!row) continue;
