@@ -68,11 +68,11 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     return text
 
 
-def _check_depth(text: str, name: str) -> None:
+def _check_depth(text: str, name: str, loader: Any = _LOADER) -> None:
     """libyaml's composer calls itself for each level: text that is nested deep enough would end the process."""
     depth = 0
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
+        for event in yaml.parse(text, Loader=loader):
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > _MAX_DEPTH:
@@ -81,7 +81,10 @@ def _check_depth(text: str, name: str) -> None:
                     raise InvalidInput(f"nested deeper than {_MAX_DEPTH} levels", where=where)
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
-    except (yaml.YAMLError, RecursionError):
+    except (yaml.YAMLError, RecursionError) as error:
+        # A libyaml with a limit of its own (1,000) meets it while it reads ahead, before its first event.
+        if loader is not yaml.SafeLoader and "maximum nesting depth" in str(error):
+            _check_depth(text, name, yaml.SafeLoader)
         return  # told better by the composer, which then meets the same end
 
 
