@@ -197,3 +197,9 @@ def test_what_it_refuses_before_it_listens(tmp_path, arguments, said):
     command = [sys.executable, "-m", "orchestrator", "serve", *(a.format(**names) for a in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 5 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_the_extra_it_says_which():
+    code = "import sys; sys.modules['litestar'] = None; sys.argv = ['kdo', 'serve']\nfrom orchestrator.__main__ import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5 and "pip install 'kdump-orchestrator[web]'" in done.stderr
