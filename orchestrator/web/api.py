@@ -67,7 +67,7 @@ def or_404(found: T | None, what: str) -> T:
 
 def wanted_of(states: list[str] | None, arch: str, hypervisor: str, strategy: str, tag: str, words: str) -> Wanted:
     """The query of a list of hosts."""
-    return Wanted(tuple(states or ()), arch, hypervisor, strategy, tag, tuple(words.split()[:10]))
+    return Wanted(tuple(s for s in states or () if s), arch, hypervisor, strategy, tag, tuple(words.split()[:10]))
 
 
 @get("/status", sync_to_thread=True, summary="The numbers of the fleet", operation_id="status")

@@ -49,7 +49,7 @@ def _templates() -> jinja2.Environment:
     made.filters["moment"] = lambda text: text[:19].replace("T", " ")
     made.filters["spent"] = spent
     made.filters["css"] = lambda state: state.replace(" ", "-")
-    made.globals.update(version=__version__, meanings=STATES, fine=FINE, bad_states=BAD,
+    made.globals.update(version=__version__, meanings=STATES,
                         asset=lambda name: f"static/{name}?v={_asset(name)[1]}")  # fmt: skip
     return made
 
@@ -110,7 +110,7 @@ def host_list(
     """A list of hosts; what is asked for stands in the address."""
     wanted = wanted_of(states, arch, hypervisor, strategy, tag, q)
     found = reader_of(state).hosts(wanted, sort.lstrip("-"), sort.startswith("-"), offset, limit)
-    asked: list[tuple[str, str]] = [("state", s) for s in states or ()]
+    asked: list[tuple[str, str]] = [("state", s) for s in states or () if s]
     asked += [(k, v) for k, v in (("arch", arch), ("hypervisor", hypervisor), ("strategy", strategy), ("tag", tag), ("q", q)) if v]  # fmt: skip
 
     def link(**change: Any) -> str:

@@ -43,6 +43,7 @@ def test_in_a_browser(tmp_path, scheme):
             tab.locator("#q").fill("onerror")
             tab.keyboard.press("Enter")
             expect(tab.locator("#list tbody tr")).to_have_count(1)
+            expect(tab.locator("#list tbody tr")).to_contain_text("unreachable")
             assert "q=onerror" in tab.url and tab.locator("img").count() == 0
             tab.get_by_role("link", name="Show all").click()
             tab.get_by_role("link", name="host", exact=True).click()
