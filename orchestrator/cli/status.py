@@ -60,6 +60,7 @@ def _listed(
 
     from orchestrator.reports.fleet import hosts as show
     from orchestrator.reports.fleet import one_host
+    from orchestrator.store.browse import runs_of_host
     from orchestrator.store.hosts import history, hosts
 
     rows = hosts(store.database, states=states, names=names, tag=tag, limit=limit)
@@ -74,14 +75,8 @@ def _listed(
         found = list(rows)
         if not found:
             raise InvalidInput(f"host {names[0]!r} is not on record", fix="kdo sweep -i INVENTORY")
-        past = store.database.read(
-            "SELECT r.id, h.host, h.wave, h.shard, h.state, h.before, h.plan, h.outcome, h.verdict, h.attempts, h.at, h.why "
-            "FROM run_host h JOIN run r ON r.id = h.run WHERE h.host = ? ORDER BY r.created DESC LIMIT 10",
-            (found[0].host,),
-        )
-        from orchestrator.store.runs import HostOf
-
-        one_host(found[0], history(store.database, found[0].host), [HostOf(*r[1:]) for r in past], [r[0] for r in past])
+        past = runs_of_host(store.database, found[0].host, 10)
+        one_host(found[0], history(store.database, found[0].host), [h for _, _, h in past], [run for run, _, _ in past])
     elif not show(rows):
         click.echo("no host on record is like that", err=True)
     return Exit.OK

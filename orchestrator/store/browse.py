@@ -77,11 +77,6 @@ def host_row(database: Database, host: str) -> HostRow | None:
     return HostRow(*rows[0]) if rows else None
 
 
-def strategies(database: Database) -> dict[str, int]:
-    """Cleanup strategy → number of hosts; "" = none was chosen."""
-    return dict(database.read("SELECT strategy, count(*) FROM host GROUP BY strategy"))
-
-
 def oldest_answer(database: Database) -> str:
     """When the host that has been silent longest last answered; those that never did do not count."""
     return database.read("SELECT coalesce(min(seen), '') FROM host WHERE seen <> ''")[0][0]  # type: ignore[no-any-return]

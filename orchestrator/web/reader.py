@@ -6,6 +6,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -142,8 +143,11 @@ class Reader:
     def metrics(self) -> bytes:
         """The numbers for Prometheus."""
         status = self.status()
+        strategies = Counter[str]()
+        for chosen in self.cells().values():
+            strategies.update(chosen)
         with self._store() as store:
-            strategies, oldest = browse.strategies(store.database), browse.oldest_answer(store.database)
+            oldest = browse.oldest_answer(store.database)
             count = browse.run_states(store.database)
         return Metrics.of(status, strategies, oldest, count).text(datetime.now(UTC))
 
@@ -162,7 +166,7 @@ class Reader:
             return HostFull(
                 host=of_row(store, row, True, self.pipeline),
                 proofs=[
-                    _proof(store.document(h, Proof), h_row=row) for h in browse.proofs_of(store.database, name)
+                    _proof(store.document(h, Proof), row) for h in browse.proofs_of(store.database, name)
                 ],
                 sightings=[
                     Sighting(facts=f, first_seen=a, last_seen=b) for f, a, b in history(store.database, name)[::-1]
@@ -268,8 +272,8 @@ def _line(row: HostRow) -> HostLine:
     )  # fmt: skip
 
 
-def _proof(proof: Proof, h_row: HostRow) -> ProofLine:
-    counts = proof.how == "crash-test" and (proof.state, proof.kernel) == (h_row.desired, h_row.kernel)
+def _proof(proof: Proof, row: HostRow) -> ProofLine:
+    counts = proof.how == "crash-test" and (proof.state, proof.kernel) == (row.desired, row.kernel)
     return ProofLine(
         at=proof.at, how=proof.how, outcome=proof.outcome, crash=proof.crash, kernel=proof.kernel, strategy=proof.strategy,
         size=proof.dump.size, panic=proof.dump.panic, what=proof.what, counts=counts,
