@@ -7,6 +7,7 @@ compares them with what is committed.
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -49,6 +50,9 @@ _BASE = "https://kdump-orchestrator.invalid/schemas"
 
 def _schema(name: str, kind: type[Any]) -> str:
     (reference,), components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    for component in components.values():
+        if "description" in component:  # msgspec 0.23 takes the indentation away, those before did not
+            component["description"] = inspect.cleandoc(component["description"])
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"{_BASE}/{name}.schema.json",
