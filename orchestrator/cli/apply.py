@@ -87,6 +87,10 @@ def command(
     from orchestrator.planning.files import read_plan
     from orchestrator.planning.plan import rollout_of
 
+    if consent and not prove_canary:
+        raise InvalidInput(
+            "there is nothing to consent to", where="--consent", fix="add --prove-canary, or leave it out"
+        )
     saved = read_plan(Path(plan_file)) if plan_file else None
     pipeline = chosen.pipeline()
     if saved is not None:

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from orchestrator.checks.choice import PolicyChoice
 from orchestrator.cli.apply_said import nothing_to_do, say_stale, within_cap
 from orchestrator.cli.common import Hosts, report_waivers, write_json
 from orchestrator.cli.fleet import Engine, carry_on, exit_of, settings_for
-from orchestrator.cli.gate import canary_gate
 from orchestrator.documents.base import FORMAT_VERSION, digest
 from orchestrator.documents.plan import HostPlan, Plan, Rollout
 from orchestrator.documents.verdict import Outcome, Verdict
-from orchestrator.engine.begin import begin_apply, begin_sweep
+from orchestrator.engine.begin import begin_apply, begin_sweep, waves_of
+from orchestrator.errors import InvalidInput
 from orchestrator.fleet.inventory import Inventory, resolve
 from orchestrator.planning.pipeline import Pipeline
 from orchestrator.reports.fleet import came_to
@@ -30,7 +31,6 @@ from orchestrator.store.runs import RunRow
 from orchestrator.store.store import Store
 
 if TYPE_CHECKING:
-    from orchestrator.engine.campaign import Gate
     from orchestrator.engine.job import Settings
 
 #: Up to so many hosts each is shown with its steps; of more, only those that need somebody.
@@ -92,12 +92,13 @@ class Applying:
             within_cap(changing, self.rollout.max_hosts, self.max_hosts, self.chosen.name)
             if not (changing or (self.reboot and work)):
                 return self._nothing(everything, problems, bad, output, plan_hash, pending=list(work))
+            self._canary(inventory, work)
             if not self.yes:
                 click.echo(summary, err=True)
                 click.confirm(f"Apply this to {len(work)} hosts?", abort=True, err=True)
-            gate = self._gate(store, inventory)
-            run = begin_apply(store, self.pipeline.policy, inventory, self._settings(), work.items(), plan_hash)
-            state = carry_on(store, run, inventory, gate)
+            settings = msgspec.structs.replace(self._settings(), prove=self.prove_canary)
+            run = begin_apply(store, self.pipeline.policy, inventory, settings, work.items(), plan_hash)
+            state = carry_on(store, run, inventory, self.consent)
             return self._report(store, run, state, problems, bad, output)
 
     def _settings(self) -> Settings:
@@ -105,10 +106,19 @@ class Applying:
         more: dict[str, Any] = {"reboot": self.reboot, "trial": self.trial, "lane": self.hosts.lane}
         return settings_for(self.hosts, self.chosen, self.engine, self.rollout, **more)
 
-    def _gate(self, store: Store, inventory: Inventory) -> Gate | None:
+    def _canary(self, inventory: Inventory, names: Iterable[str]) -> None:
+        """Raise :class:`InvalidInput` before anything is touched when there is no canary that a crash could prove."""
         if not self.prove_canary:
-            return None
-        return canary_gate(store, self.hosts, self.chosen, inventory, self.consent)
+            return
+        first, *others = waves_of(inventory, names, self.rollout)
+        if not others:
+            why = f"all {len(first.hosts)} hosts are in one wave"
+            raise InvalidInput("there is no canary to prove", where="--prove-canary", why=why,
+                               fix="give --waves 1,100%, or name a canary in the policy's rollout")  # fmt: skip
+        if self.consent and self.consent not in first.hosts:
+            raise InvalidInput(
+                "the consent is for no host of the first wave", where="--consent", why=repr(self.consent)
+            )
 
     def _nothing(
         self, plans: list[HostPlan], problems: list[dict[str, str]], bad: bool, output: str, plan_hash: str, pending: list[str]

@@ -62,7 +62,9 @@ def command(
         raise InvalidInput("the consent is for another host", where="--consent", why=f"{consent!r} is not {host!r}")
     if fetch:
         with only_one():
-            return _show(*late(hosts.narrowed(host).whom(), host, timeout), store_url, output)
+            done = late(hosts.narrowed(host).whom(), host, timeout)
+            _remember(done[0], store_url)
+            return _show(*done, output)
     pipeline = chosen.pipeline()
     waivers = chosen.waiver_set(pipeline)
     hosts = hosts.narrowed(host)
@@ -81,9 +83,7 @@ def command(
             return _ready(expected, output)
         if _ask(host, consent):
             expected = test.expected()  # the maintenance window may have closed meanwhile
-        with _nobody_else(host, store_url):
-            done = _crash(test, boot, expected, timeout)
-        return _show(*done, store_url, output)
+        return _show(*crash_and_remember(test, boot, expected, timeout, store_url), output)
 
 
 @contextmanager
@@ -110,13 +110,26 @@ def _ready(expected: Proof, output: str) -> int:
     return Exit.OK
 
 
-def _show(proof: Proof, path: Path, store_url: str | None, output: str) -> int:
+def crash_and_remember(
+    test: CrashTest, boot: str, expected: Proof, timeout: int, store_url: str | None
+) -> tuple[Proof, Path]:
+    """Crash the host while nobody else can work on it, and put what came of it on record."""
+    with _nobody_else(test.host, store_url):
+        proof, path = _crash(test, boot, expected, timeout)
+    _remember(proof, store_url)
+    return proof, path
+
+
+def _remember(proof: Proof, store_url: str | None) -> None:
+    detail = {"outcome": proof.outcome, "kernel": proof.kernel, "crash": proof.crash}
+    remember(store_url, "crashed on purpose", [(proof.host, detail)], proof=proof)
+
+
+def _show(proof: Proof, path: Path, output: str) -> int:
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.reports.proofs import show
     from orchestrator.reports.text import line
 
-    detail = {"outcome": proof.outcome, "kernel": proof.kernel, "crash": proof.crash}
-    remember(store_url, "crashed on purpose", [(proof.host, detail)], proof=proof)
     if output == "json":
         write_json({"format_version": FORMAT_VERSION, "proof": proof, "kept": str(path)})
     else:

@@ -119,16 +119,28 @@ def executor_for(store: Store, settings: Settings) -> Executor:
     return LocalExecutor(settings.parallel)
 
 
-def carry_on(store: Store, run: RunRow, inventory: Inventory, gate: Gate | None = None) -> str:
-    """Go through a run; returns the state it is left in."""
+def carry_on(store: Store, run: RunRow, inventory: Inventory, consent: str = "") -> str:
+    """Go through a run; returns the state it is left in. ``consent``: the host that may be crashed to prove the canary."""
+    from functools import partial
+
     from orchestrator.engine.campaign import Campaign
     from orchestrator.engine.job import settings_of
     from orchestrator.reports.progress import Lines
     from orchestrator.store import runs
 
-    executor = executor_for(store, settings_of(run.settings))
+    settings = settings_of(run.settings)
+    executor = executor_for(store, settings)
     lines = Lines(bad=lambda r, wave: runs.hosts_of(store.database, r.id, wave=wave.number, states=runs.BAD))
-    return Campaign(store, run, inventory, executor, lines, gate).go()
+    gates: list[Gate] = []
+    if settings.rollout.soak and run.kind != "sweep":
+        from orchestrator.engine.gates import look_again
+
+        gates.append(partial(look_again, store, inventory, lambda r: carry_on(store, r, inventory), lines.note))
+    if settings.prove:
+        from orchestrator.cli.gate import prove_canary
+
+        gates.append(partial(prove_canary, store, inventory, consent))
+    return Campaign(store, run, inventory, executor, lines, gates).go()
 
 
 def remember(

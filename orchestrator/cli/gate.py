@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The crash proof between the canary and the rest of a fleet."""
+"""The crash proof between the first wave of a rollout and the others."""
 
 from __future__ import annotations
 
@@ -7,62 +7,67 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.checks.choice import PolicyChoice
-from orchestrator.cli.common import Hosts
-from orchestrator.errors import InvalidInput, KdoError
+from orchestrator.errors import KdoError
 
 if TYPE_CHECKING:
-    from orchestrator.engine.campaign import Gate
+    from orchestrator.documents.proof import Proof
     from orchestrator.fleet.inventory import Inventory
     from orchestrator.store.runs import RunRow, WaveRow
     from orchestrator.store.store import Store
 
 _TIMEOUT = 1800  # seconds that the host may take to dump and to come back
+#: States of a host in a run after which a crash proves what the run has set.
+_PROVABLE = ("changed", "compliant", "nothing", "proof expired")
 
 
-def canary_gate(store: Store, hosts: Hosts, chosen: PolicyChoice, inventory: Inventory, consent: str) -> Gate:
-    """A gate that crashes one host of the first wave, once somebody has named it."""
-    if consent and consent not in inventory.hosts:
-        raise InvalidInput("the consent is for no host of this inventory", where="--consent", why=repr(consent))
+def prove_canary(store: Store, inventory: Inventory, consent: str, run: RunRow, _wave: WaveRow) -> str:
+    """Crash one host of the first wave, once somebody has named it; "" when a host of it is proven.
 
-    def gate(run: RunRow, wave: WaveRow) -> str:
-        from orchestrator.store import runs
+    A crash test of a host of that wave that was made since its change is such a proof, too: also one whose wait was cut short,
+    and whose verdict was fetched with ``kdo crash-test HOST --verdict``.
+    """
+    from orchestrator.store import runs
+    from orchestrator.store.hosts import proven_since
 
-        if wave.number != 0:
-            return ""
-        names = [
-            h.host
-            for h in runs.hosts_of(store.database, run.id, wave=0)
-            if h.state in ("changed", "compliant", "nothing")
-        ]
-        host = consent or (names[0] if names else "")
-        if host not in names:
-            return f"no host of the canary can be crashed to prove it ({consent or 'none is as it should be'})"
-        if not consent:
-            click.echo(f"{host} of the canary will be CRASHED to prove that it dumps.", err=True)
-            if click.prompt("Type the host's name to go on", err=True, default="", show_default=False) != host:
-                return "nobody consented to the crash that was to prove the canary"
-        return _crash(store, hosts, chosen, host)
-
-    return gate
-
-
-def _crash(store: Store, hosts: Hosts, chosen: PolicyChoice, host: str) -> str:
-    from orchestrator.cli.common import gather
-    from orchestrator.proof.crash_test import CrashTest, only_one
-    from orchestrator.store.hosts import keep_proof
-
-    pipeline = chosen.pipeline()
-    narrow = hosts.narrowed(host)
-    facts = [f for f in gather(narrow, pipeline.targets()).facts if f.host == host]
-    if not facts:
-        return f"the canary {host} does not answer"
-    test = CrashTest(pipeline, narrow.whom(), facts[0], chosen.waiver_set(pipeline), None)
+    if proven_since(store.database, run.id, 0):
+        return ""
+    names = [h.host for h in runs.hosts_of(store.database, run.id, wave=0, states=_PROVABLE)]
+    host = consent or (names[0] if names else "")
+    if host not in names:
+        return f"no host of the canary can be crashed to prove it ({consent or 'none is as it should be'})"
+    if not consent:
+        click.echo(f"{host} of the canary will be CRASHED to prove that it dumps.", err=True)
+        try:
+            typed = click.prompt("Type the host's name to go on", err=True, default="", show_default=False)
+        except click.Abort:
+            typed = ""
+        if typed != host:
+            return "nobody consented to the crash that was to prove the canary"
     try:
-        with only_one():
-            expected = test.expected()
-            proof, _ = test.crash(test.check(), expected, _TIMEOUT)
+        proof = _crash(store, inventory, run, host)
     except KdoError as error:
         return f"the canary {host} could not be proven: {error}"
-    keep_proof(store.database, proof)
     return "" if proof.proven else f"the canary {host} left no vmcore: {proof.what or proof.outcome}"
+
+
+def _crash(store: Store, inventory: Inventory, run: RunRow, host: str) -> Proof:
+    """One crash test, as ``kdo crash-test`` does it. Raises :class:`KdoError` where the host may not be crashed."""
+    from orchestrator.cli.crash_test import crash_and_remember
+    from orchestrator.engine.begin import site_of
+    from orchestrator.engine.job import policy_of, settings_of
+    from orchestrator.fleet.collect import from_hosts
+    from orchestrator.proof.crash_test import CrashTest, only_one
+
+    settings = settings_of(run.settings)
+    chosen, pipeline = policy_of(settings, run.policy_hash)
+    # Ansible runs where the run's own does: here, or on the node of the host's site.
+    via = settings.sites.get(site_of(inventory.hosts[host]), "")
+    whom = settings.whom(inventory.subset([host]), via)
+    found = from_hosts(whom, pipeline.targets(), hosts=[host])
+    if not found.facts:
+        raise KdoError("it does not answer", where=host, why="; ".join(p.why or p.what for p in found.problems))
+    test = CrashTest(pipeline, whom, found.facts[0], chosen.waiver_set(pipeline))
+    with only_one():
+        expected = test.expected()
+        proof, _ = crash_and_remember(test, test.check(), expected, _TIMEOUT, store.url)
+    return proof

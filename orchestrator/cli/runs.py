@@ -106,9 +106,11 @@ def compare(before: str, after: str, output: str, store_url: str | None) -> int:
 @click.option(
     "--max-fail", "max_fail", default="", metavar="SHARE", help="Open the gate: how many hosts may have failed."
 )
+@click.option("--consent", metavar="HOST", default="",
+              help="Of a run with --prove-canary: the host to crash, without a question.")  # fmt: skip
 @_FORMAT
 @store_option
-def resume(run: str, retry: bool, max_fail: str, output: str, store_url: str | None) -> int:
+def resume(run: str, retry: bool, max_fail: str, consent: str, output: str, store_url: str | None) -> int:
     """Go on with a run that was paused, held, interrupted, or whose controller is gone. No finished host is done again."""
     from dataclasses import replace
     from pathlib import Path
@@ -136,7 +138,7 @@ def resume(run: str, retry: bool, max_fail: str, output: str, store_url: str | N
         if retry:
             runs.reopen(store.database, row.id, runs.BAD)
             runs.move(store.database, row.id, "paused", now(), who=who(), what="hosts begun again")
-        state = carry_on(store, row, inventory)
+        state = carry_on(store, row, inventory, consent)
         tally = runs.tally(store.database, row.id)
         row = runs.get(store.database, row.id)
         if output == "json":

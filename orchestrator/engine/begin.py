@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from orchestrator import __version__
+from orchestrator.documents.plan import Rollout
 from orchestrator.engine.job import Settings
 from orchestrator.fleet.inventory import Host, Inventory
 from orchestrator.fleet.rollout import Member, Wave, arrange
@@ -56,6 +57,12 @@ def _placed(
                 number += 1
 
 
+def waves_of(inventory: Inventory, names: Iterable[str], rollout: Rollout) -> list[Wave]:
+    """The waves in which these hosts would be changed."""
+    found = ((name, inventory.hosts.get(name, Host(name))) for name in sorted(names))
+    return arrange([Member(name, host.groups, host.tags) for name, host in found], rollout)
+
+
 def begin_sweep(store: Store, policy: Policy, inventory: Inventory, settings: Settings) -> RunRow:
     """A look at every host of the inventory."""
     run = _entered(store, "sweep", policy, inventory, settings, "", now())
@@ -87,11 +94,7 @@ def begin_apply(
             if len(fresh) >= _PLANS:
                 keep()
     keep()
-    members = []
-    for name in sorted(hashes):
-        host = inventory.hosts.get(name, Host(name))
-        members.append(Member(name, host.groups, host.tags))
-    waves = arrange(members, settings.rollout)
+    waves = waves_of(inventory, hashes, settings.rollout)
     runs.create(store.database, run)
     before = states_of(store.database, sorted(hashes))
     names = {n: w.name for n, w in enumerate(waves)}

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.job import Job, settings_of, worker_name
@@ -31,7 +31,8 @@ _TICK = 0.5  # seconds between two looks at what goes on
 _LOOKING = 50  # times as long as a count of the wave's hosts took, until the next one
 _ATTEMPTS = 4  # of one shard, before its hosts count as failed
 
-Gate = Callable[[RunRow, WaveRow], str]  # why no further wave may begin; "" = it may
+#: Asked after a wave, and again when a run is resumed behind it: why no further wave may begin; "" = it may.
+Gate = Callable[[RunRow, WaveRow], str]
 
 
 class Watcher(Protocol):
@@ -46,18 +47,19 @@ class Watcher(Protocol):
 
 @dataclass
 class Campaign:
-    """One run on its way. ``gate``: asked after each wave besides the rollout's own limits, e.g. for a crash proof."""
+    """One run on its way. ``gates``: asked between two waves besides the rollout's own limits, e.g. for a crash proof."""
 
     store: Store
     run: RunRow
     inventory: Inventory
     executor: Executor
     watcher: Watcher
-    gate: Gate | None = None
+    gates: Sequence[Gate] = ()
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], None] = time.sleep
     asked: int = field(default=0, init=False)  # how often somebody pressed Ctrl-C
     _next_look: float = field(default=0.0, init=False)
+    _before: dict[int, Any] = field(default_factory=dict, init=False)  # signal → what it did before this run
 
     def go(self) -> str:
         """Go on until the end, a pause, or a gate that stays closed. Returns the state that the run is left in."""
@@ -77,20 +79,20 @@ class Campaign:
         todo = [w for w in waves if w.state != "done"]
         first = waves[0].number if waves else 0
         for wave in todo:
-            why = self._gate(wave.number > first)
-            if why:
-                return self._held(todo, wave, why)
+            if wave is todo[0] and wave.number > first:  # resumed: a wave that has begun was let through before
+                why = self._limits() if wave.state == "running" else self._closed(waves[wave.number - 1])
+                if why:
+                    return self._held(todo, wave, why)
             if settings.rollout.windows and not in_window(settings.rollout.windows, self.clock()):
                 why = f"outside the rollout's windows ({'; '.join(settings.rollout.windows)} UTC)"
                 return self._held(todo, wave, why)
             state = self._wave(wave)
             if state != "done":
                 return self._left(state)
-            last = wave.number == waves[-1].number
-            if not last:
+            if wave is not waves[-1]:
                 self._soak(settings.rollout.soak)
-                if why := self._proved(wave):
-                    return self._held(todo, runs.waves(database, run.id)[wave.number + 1], why)
+                if not self._order() and (why := self._closed(wave)):
+                    return self._held(todo, waves[wave.number + 1], why)
                 pause = settings.rollout.pause
                 if pause == "waves" or (pause == "canary" and wave.number == first):
                     return self._left("pausing", "the rollout pauses here for somebody to look")
@@ -183,14 +185,26 @@ class Campaign:
         good = {*GOOD, *OPEN, "unreachable"}
         return sum(n for state, n in tally.items() if state not in good), unreachable
 
-    def _gate(self, between: bool) -> str:
-        if not between or self.run.kind == "sweep":
+    def _closed(self, wave: WaveRow) -> str:
+        """Why nothing begins after this wave; "" = it may. Ctrl-C ends whatever a gate waits for."""
+        why = self._limits()
+        for gate in self.gates:
+            if why or self.asked:
+                break
+            try:
+                with self._as_before(signal.SIGINT):
+                    why = gate(self.run, wave)
+            except KeyboardInterrupt:
+                self.asked += 1
+                return ""
+            why = why or self._limits()  # what a gate has seen of hosts counts, too
+        return why
+
+    def _limits(self) -> str:
+        if self.run.kind == "sweep":
             return ""
         failed, unreachable = self._bad()
         return closed(settings_of(self.run.settings).rollout, self.run.hosts, failed, unreachable)
-
-    def _proved(self, wave: WaveRow) -> str:
-        return self.gate(self.run, wave) if self.gate is not None and not self.asked else ""
 
     def _soak(self, seconds: int) -> None:
         deadline = time.monotonic() + seconds
@@ -228,9 +242,21 @@ class Campaign:
                 self.watcher.note("stopping after the hosts that are being worked on; once more to stop at once")
 
         main = threading.current_thread() is threading.main_thread()
-        before = {n: signal.signal(n, asked) for n in (signal.SIGINT, signal.SIGTERM) if main}
+        self._before = {n: signal.signal(n, asked) for n in (signal.SIGINT, signal.SIGTERM) if main}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in self._before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def _as_before(self, number: int) -> Iterator[None]:
+        """A signal does for a while what it did before this run."""
+        if number not in self._before:
+            yield
+            return
+        ours = signal.signal(number, self._before[number])
+        try:
+            yield
+        finally:
+            signal.signal(number, ours)

@@ -19,8 +19,7 @@ from types import FrameType
 
 import msgspec
 
-from orchestrator.checks.choice import PolicyChoice
-from orchestrator.engine.job import Job, settings_of
+from orchestrator.engine.job import Job, policy_of, settings_of
 from orchestrator.engine.work import Shard
 from orchestrator.errors import InvalidInput, KdoError
 from orchestrator.store import leases, runs
@@ -80,13 +79,7 @@ def shard_of(job: Job, store: Store, attempt: int) -> Shard:
     if settings.folder:
         with suppress(OSError):
             os.chdir(settings.folder)
-    chosen = PolicyChoice(settings.policy, tuple(settings.waivers), settings.signers)
-    pipeline = chosen.pipeline()
-    if pipeline.policy.hash != run.policy_hash:
-        raise InvalidInput(
-            "the policy here is another one than the run's", where=chosen.name,
-            why=f"run: {run.policy_hash[:12]}, here: {pipeline.policy.hash[:12]}", fix="bring the run's policy here, or plan again",
-        )  # fmt: skip
+    chosen, pipeline = policy_of(settings, run.policy_hash)
     whom = msgspec.structs.replace(settings, inventory=settings.inventory, limit="").whom(job.hosts_only, job.via)
     return Shard(store, run, job.shard, job.worker, settings, pipeline, chosen.waiver_set(pipeline), whom, attempt)
 

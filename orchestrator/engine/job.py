@@ -10,9 +10,12 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.checks.choice import PolicyChoice
 from orchestrator.documents.base import Document
 from orchestrator.documents.plan import Rollout
+from orchestrator.errors import InvalidInput
 from orchestrator.fleet.runner import Whom
+from orchestrator.planning.pipeline import Pipeline
 
 #: Hosts of one shard: few enough that a lost worker costs little, enough that Ansible's start does not count.
 SHARD = 200
@@ -36,6 +39,7 @@ class Settings(Document, frozen=True, kw_only=True):
     engine: str = "local"  # local | queue | ssh
     sites: dict[str, str] = {}  # engine ssh: site → user@host of its execution node
     rollout: Rollout = Rollout()
+    prove: bool = False  # one host of the first wave is crashed on purpose before the second one begins
     folder: str = ""  # where relative names begin
 
     def whom(self, hosts_only: bytes = b"", via: str = "") -> Whom:
@@ -51,6 +55,18 @@ class Settings(Document, frozen=True, kw_only=True):
 def settings_of(data: Mapping[str, Any]) -> Settings:
     """Back from the store; what another version has written beside is ignored."""
     return msgspec.convert(data, Settings)
+
+
+def policy_of(settings: Settings, policy_hash: str) -> tuple[PolicyChoice, Pipeline]:
+    """The policy of a run as it is here. Raises :class:`InvalidInput` when it is another one than the run was begun with."""
+    chosen = PolicyChoice(settings.policy, tuple(settings.waivers), settings.signers)
+    pipeline = chosen.pipeline()
+    if pipeline.policy.hash != policy_hash:
+        raise InvalidInput(
+            "the policy here is another one than the run's", where=chosen.name,
+            why=f"run: {policy_hash[:12]}, here: {pipeline.policy.hash[:12]}", fix="bring the run's policy here, or plan again",
+        )  # fmt: skip
+    return chosen, pipeline
 
 
 class Job(Document, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ STATES = {
 }  # fmt: skip
 #: States in which nobody has to do anything now.
 FINE = ("compliant", "changed", "waived", "proof expired", "unsupported")
+_PART = 500  # names in one statement
 
 _COLUMNS = (
     "host", "state", "why", "arch", "hypervisor", "platform", "strategy", "rule", "kernel", "desired", "proof", "tags",
@@ -216,8 +217,8 @@ def like(text: str) -> str:
 def states_of(database: Database, names: Sequence[str]) -> dict[str, str]:
     """Host → its state now, for those that are known."""
     out: dict[str, str] = {}
-    for begin in range(0, len(names), 500):
-        part = names[begin : begin + 500]
+    for begin in range(0, len(names), _PART):
+        part = names[begin : begin + _PART]
         out.update(database.read(f"SELECT host, state FROM host WHERE host IN ({marks(part)})", part))
     return out
 
@@ -236,7 +237,7 @@ def history(database: Database, host: str) -> list[tuple[str, str, str]]:
 
 
 def keep_proof(database: Database, proof: Proof) -> None:
-    """Keep a crash test; the same one again is the same."""
+    """Keep a crash test; the same one again is the same. A host that is still as it was crashed is told proven, or not, at once."""
     document = Document.of("proof", proof)
 
     def work(s: Statements) -> None:
@@ -246,6 +247,20 @@ def keep_proof(database: Database, proof: Proof) -> None:
             "ON CONFLICT (hash) DO NOTHING",
             (document.hash, proof.host, proof.at, proof.how, proof.outcome, proof.kernel, proof.state),
         )
+        if proof.how == "crash-test" and proof.outcome != "unfinished":
+            s.all(
+                "UPDATE host SET proof = ?, state = CASE WHEN state = 'proof expired' AND ? = 'dumped' THEN 'compliant' ELSE state "
+                "END, why = CASE WHEN state = 'proof expired' AND ? = 'dumped' THEN '' ELSE why END "
+                "WHERE host = ? AND kernel = ? AND desired = ?",
+                (
+                    "proven" if proof.proven else Standing().state,
+                    proof.outcome,
+                    proof.outcome,
+                    proof.host,
+                    proof.kernel,
+                    proof.state,
+                ),
+            )
 
     database.do(work)
 
@@ -260,6 +275,27 @@ def proofs_in(store: Store, run: str, shard: int) -> dict[str, list[Proof]]:
     for host, hash in store.database.read(sql, (run, shard)):
         out.setdefault(host, []).append(store.document(hash, Proof))
     return out
+
+
+def proofs_of_hosts(store: Store, names: Sequence[str]) -> dict[str, list[Proof]]:
+    """The crash tests of these hosts, each host's oldest first."""
+    out: dict[str, list[Proof]] = {}
+    for begin in range(0, len(names), _PART):
+        part = names[begin : begin + _PART]
+        sql = f"SELECT host, hash FROM proof WHERE how = 'crash-test' AND host IN ({marks(part)}) ORDER BY at"
+        for host, hash in store.database.read(sql, part):
+            out.setdefault(host, []).append(store.document(hash, Proof))
+    return out
+
+
+def proven_since(database: Database, run: str, wave: int) -> str:
+    """A host of a wave that has left a vmcore since the run was done with it, as it is now; "" = there is none."""
+    sql = (
+        "SELECT h.host FROM run_host h JOIN proof p ON p.host = h.host JOIN host x ON x.host = h.host "
+        "WHERE h.run = ? AND h.wave = ? AND p.how = 'crash-test' AND p.outcome = 'dumped' AND p.at >= substr(h.at, 1, 19) "
+        "AND p.kernel = x.kernel AND p.desired = x.desired ORDER BY p.at LIMIT 1"
+    )
+    return "".join(host for (host,) in database.read(sql, (run, wave)))
 
 
 def with_proof(seen: Seen, standing: Standing | None) -> Seen:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from orchestrator.engine.begin import begin_apply, begin_sweep
 from orchestrator.engine.campaign import Campaign
 from orchestrator.engine.child import shard_of
 from orchestrator.engine.executor import Ended, HereExecutor
+from orchestrator.engine.gates import look_again
 from orchestrator.engine.job import Job, Settings
 from orchestrator.errors import InvalidInput
 from orchestrator.store import audit, leases, runs
@@ -184,9 +186,86 @@ def test_the_canary_is_proven_before_anybody_else_is_touched(store_url, monkeypa
     fleet = Fleet(names=names(4)).install(monkeypatch)
     with Store(store_url) as store:
         how = settings(rollout=Rollout(canary=["h002"]))
-        run, state, _ = applied(store, store_url, fleet, how, gate=lambda _run, wave: f"wave {wave.number}: no vmcore")
+        run, state, _ = applied(
+            store, store_url, fleet, how, gates=[lambda _run, wave: f"wave {wave.number}: no vmcore"]
+        )
         assert state == "held" and run.why == "wave 0: no vmcore" and fleet.changed == [["h002"]]
         assert [(w.name, w.state) for w in runs.waves(store.database, run.id)] == [("canary", "done"), ("", "held")]
+
+
+@pytest.fixture
+def soaking(store_url, monkeypatch):
+    """A run of two waves that waits between them; ``meanwhile`` happens while it waits."""
+    fleet = Fleet(names=names(4)).install(monkeypatch)
+
+    def run(meanwhile, resume="", retry=False, **rollout):
+        with Store(store_url) as store:
+            how = settings(rollout=Rollout(**{"waves": ["2", "100%"], "soak": 1, **rollout}))
+
+            def go(sweep):
+                return Campaign(store, sweep, fleet.inventory, done_by(store, store_url), Quiet()).go()
+
+            def again(run, wave):
+                meanwhile()
+                return look_again(store, fleet.inventory, go, said.note, run, wave)
+
+            said = Quiet()
+            begun = (
+                runs.get(store.database, resume)
+                if resume
+                else begin_apply(store, PIPELINE.policy, fleet.inventory, how, planned(fleet).items(), "c" * 64)
+            )
+            if retry:
+                runs.reopen(store.database, begun.id, runs.BAD)
+            state = Campaign(
+                store, begun, fleet.inventory, done_by(store, store_url), said, [again], sleep=lambda _: None
+            ).go()
+            begun = runs.get(store.database, begun.id)
+            return state, begun, runs.tally(store.database, begun.id), said.notes
+
+    run.fleet = fleet
+    return run
+
+
+def test_a_soak_ends_with_a_second_look_that_finds_everything_well(soaking, store_url):
+    state, _, tally, said = soaking(lambda: None)
+    assert state == "done" and tally == {"changed": 4} and "looking again at 2 hosts" in said
+    with Store(store_url) as store:
+        assert [r.kind for r in runs.listed(store.database, 9)] == ["sweep", "apply"]
+        assert [h.host for h in runs.hosts_of(store.database, runs.listed(store.database, 1, "sweep")[0].id)] == [
+            "h000",
+            "h001",
+        ]
+
+
+@pytest.mark.parametrize(("how", "state"), [("drifts", "failed"), ("is gone", "unreachable")])
+def test_a_host_that_does_not_stay_well_while_the_rollout_waits_closes_the_gate(soaking, how, state):
+    fleet = soaking.fleet
+
+    def meanwhile():
+        if how == "drifts":
+            fleet.done["h001"] = drifted("h001")
+        else:
+            fleet.gone.add("h001")
+
+    end, run, tally, _ = soaking(meanwhile, max_unreachable="0")
+    assert end == "held" and tally == {"changed": 1, state: 1, "waiting": 2}, (end, tally)
+    assert "allowed are 0" in run.why
+    fleet.gone.clear()
+    end, _, tally, _ = soaking(lambda: None, resume=run.id, retry=True)
+    assert end == "done" and tally == {"changed": 4}
+
+
+def test_a_second_look_that_is_interrupted_interrupts_the_run(store_url, monkeypatch):
+    fleet = Fleet(names=names(4)).install(monkeypatch)
+    with Store(store_url) as store:
+        how = settings(rollout=Rollout(waves=["2", "100%"], soak=1))
+        again = partial(look_again, store, fleet.inventory, lambda _: "interrupted", lambda _: None)
+        run, state, _ = applied(store, store_url, fleet, how, gates=[again], sleep=lambda _: None)
+        assert state == run.state == "interrupted" and runs.tally(store.database, run.id) == {
+            "changed": 2,
+            "waiting": 2,
+        }
 
 
 def test_a_host_that_somebody_else_changes_is_left_alone(store_url, monkeypatch):
