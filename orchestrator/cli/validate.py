@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,10 +23,12 @@ from orchestrator.cli.common import (
     write_json,
     write_line,
 )
+from orchestrator.cli.fleet import store_option
 from orchestrator.errors import InvalidInput
 
 if TYPE_CHECKING:
     from orchestrator.documents.facts import Facts
+    from orchestrator.documents.proof import Proof
     from orchestrator.planning.pipeline import Pipeline
 
 
@@ -41,15 +44,36 @@ def _probed(hosts: Hosts, pipeline: Pipeline, found: Sequence[Facts]) -> list[Fa
     return [with_login(f, answers[f.host]) if f.host in answers else f for f in found]
 
 
+def _on_record(store_url: str | None, hosts: Sequence[str]) -> list[Proof]:
+    """The crash tests that a store knows of. One that cannot be read is said, and keeps nobody from validating."""
+    from orchestrator.errors import KdoError
+    from orchestrator.reports.text import clean
+    from orchestrator.store.hosts import proofs_about
+    from orchestrator.store.store import Store, default_url
+
+    if store_url is None and not Path(default_url()).exists():
+        return []  # nothing was ever remembered here
+    try:
+        with Store(store_url, create=False, readonly=True) as store:
+            return proofs_about(store, hosts)
+    except KdoError as error:
+        click.echo(clean(f"note: crash tests on record are not considered: {error}"), err=True)
+        return []
+
+
 @click.command()
 @host_options(lanes=True)
 @policy_options(waivers=True)
 @click.option(
     "--probe-target", is_flag=True, help="Also let each host log in at its SSH dump server, which nothing else does."
 )
+@store_option
 @format_option("table", "json", "jsonl")
-def command(hosts: Hosts, chosen: PolicyChoice, probe_target: bool, output: str) -> int:
-    """Check, with evidence, that kdump is armed as decided. Read-only."""
+def command(hosts: Hosts, chosen: PolicyChoice, probe_target: bool, store_url: str | None, output: str) -> int:
+    """Check, with evidence, that kdump is armed as decided. Read-only.
+
+    What crash tests have proven is read from this account's own proofs, and from the store where there is one.
+    """
     from orchestrator.checks.waive import judge_host
     from orchestrator.documents.base import FORMAT_VERSION
     from orchestrator.proof.standing import with_standing
@@ -60,7 +84,7 @@ def command(hosts: Hosts, chosen: PolicyChoice, probe_target: bool, output: str)
     waivers = chosen.waiver_set(pipeline)
     found = gather(hosts, pipeline.targets())
     seen = _probed(hosts, pipeline, found.facts) if probe_target else found.facts
-    proofs = by_host(stored())
+    proofs = by_host([*stored(), *_on_record(store_url, [f.host for f in seen])])
     results = [with_standing(judge_host(pipeline, facts, waivers), proofs) for facts in seen]
     if output == "json":
         write_json(

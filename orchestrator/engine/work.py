@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import msgspec
@@ -57,6 +57,7 @@ class Shard:
     note: str = ""  # what is worth knowing of the shard afterwards
     progress: Progress | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _known_proofs: Mapping[str, Sequence[Proof]] | None = field(default=None, init=False)
 
     def perform(self) -> None:
         """Do what is still open. Hosts that are done are not touched again."""
@@ -118,11 +119,9 @@ class Shard:
 
     def _proofs(self, host: str) -> Sequence[Proof]:
         """The crash tests of a host: those of the store, and those that this machine has made itself."""
-        if not hasattr(self, "_mine"):
-            self._mine = by_host(stored_proofs())
-            self._on_record = proofs_in(self.store, self.run.id, self.number)
-        found = {p.at: p for p in [*self._mine.get(host, ()), *self._on_record.get(host, ())]}
-        return [found[at] for at in sorted(found)]
+        if self._known_proofs is None:
+            self._known_proofs = by_host([*stored_proofs(), *proofs_in(self.store, self.run.id, self.number)])
+        return self._known_proofs.get(host, ())
 
     def _keep(self, found: Sequence[Seen]) -> None:
         if found:

@@ -47,9 +47,10 @@ def stored(folder: Path | None = None) -> list[Proof]:
 
 
 def by_host(proofs: Iterable[Proof]) -> Mapping[str, Sequence[Proof]]:
-    """Host → its crash tests, oldest first. A rehearsal is about a guest, whatever it was modelled on."""
-    found: dict[str, list[Proof]] = {}
+    """Host → its crash tests, oldest first; one that is kept in two places counts once. A rehearsal is about a guest, whatever it
+    was modelled on."""
+    found: dict[str, dict[str, Proof]] = {}
     for proof in proofs:
         if proof.how == "crash-test":
-            found.setdefault(proof.host, []).append(proof)
-    return found
+            found.setdefault(proof.host, {})[proof.at] = proof
+    return {host: [each[at] for at in sorted(each)] for host, each in found.items()}

@@ -265,27 +265,20 @@ def keep_proof(database: Database, proof: Proof) -> None:
     database.do(work)
 
 
-def proofs_in(store: Store, run: str, shard: int) -> dict[str, list[Proof]]:
-    """The crash tests of a shard's hosts, each host's oldest first, in one query for all of them."""
-    sql = (
-        "SELECT p.host, p.hash FROM run_host h JOIN proof p ON p.host = h.host "
-        "WHERE h.run = ? AND h.shard = ? AND p.how = 'crash-test' ORDER BY p.at"
-    )
-    out: dict[str, list[Proof]] = {}
-    for host, hash in store.database.read(sql, (run, shard)):
-        out.setdefault(host, []).append(store.document(hash, Proof))
-    return out
+def proofs_in(store: Store, run: str, shard: int) -> list[Proof]:
+    """The crash tests of a shard's hosts, in one query for all of them."""
+    return _crash_tests(store, "JOIN run_host h ON h.host = p.host WHERE h.run = ? AND h.shard = ? AND", (run, shard))
 
 
-def proofs_of_hosts(store: Store, names: Sequence[str]) -> dict[str, list[Proof]]:
-    """The crash tests of these hosts, each host's oldest first."""
-    out: dict[str, list[Proof]] = {}
-    for begin in range(0, len(names), _PART):
-        part = names[begin : begin + _PART]
-        sql = f"SELECT host, hash FROM proof WHERE how = 'crash-test' AND host IN ({marks(part)}) ORDER BY at"
-        for host, hash in store.database.read(sql, part):
-            out.setdefault(host, []).append(store.document(hash, Proof))
-    return out
+def proofs_about(store: Store, names: Sequence[str]) -> list[Proof]:
+    """The crash tests of these hosts."""
+    parts = [names[begin : begin + _PART] for begin in range(0, len(names), _PART)]
+    return [p for part in parts for p in _crash_tests(store, f"WHERE p.host IN ({marks(part)}) AND", part)]
+
+
+def _crash_tests(store: Store, which: str, values: Sequence[object]) -> list[Proof]:
+    sql = f"SELECT d.body, d.hash FROM proof p JOIN document d ON d.hash = p.hash {which} p.how = 'crash-test' ORDER BY p.at"
+    return [store.decode(body, Proof, hash) for body, hash in store.database.read(sql, values)]
 
 
 def proven_since(database: Database, run: str, wave: int) -> str:

@@ -24,6 +24,7 @@ from orchestrator.store.hosts import (
     keep_proof,
     keep_seen,
     numbers,
+    proofs_about,
     proofs_in,
     set_state,
     states_of,
@@ -234,7 +235,11 @@ def test_crash_tests_are_kept_once_and_in_order(store_url):
         for proof in (new, old, new):
             keep_proof(store.database, proof)
         run = entered(store, "20261124-0300-aaaa", [Placed("a", 0, 0), Placed("b", 0, 0), Placed("c", 0, 1)])
-        assert proofs_in(store, run, 0) == {"a": [old, new]} and proofs_in(store, run, 1) == {}
+        assert proofs_in(store, run, 0) == [old, new] and proofs_in(store, run, 1) == []
+        assert (
+            proofs_about(store, ["b", "a"]) == [old, new]
+            and proofs_about(store, ["b"]) == proofs_about(store, []) == []
+        )
 
 
 def test_the_tables_are_made_once_and_a_newer_store_is_left_alone(store_url):
