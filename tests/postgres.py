@@ -26,12 +26,18 @@ def binaries() -> Path | None:
 
 @dataclass
 class Server:
-    """A server that can be stopped and started again."""
+    """A server that can be stopped and started again. With ``password`` it takes nobody without it, and only over TLS."""
 
     folder: Path
     bin: Path
     port: int
+    password: str = ""
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def certificate(self) -> Path:
+        """Its own, made for 127.0.0.1."""
+        return self.folder / "server.crt"
 
     @property
     def url(self) -> str:
@@ -50,11 +56,41 @@ class Server:
                    "--locale=C.UTF-8"]  # fmt: skip
         done = subprocess.run(self._as(*command), capture_output=True, cwd="/", check=False)
         assert done.returncode == 0, done.stderr
+        if self.password:
+            self._make_tls()
+
+    def _make_tls(self) -> None:
+        """A certificate, no way in without TLS and password, and the password itself: for a moment without either."""
+        key, rules = self.folder / "server.key", self.folder / "data" / "pg_hba.conf"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+             "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(self.certificate)],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        key.chmod(0o600)
+        if os.getuid() == 0:
+            shutil.chown(key, "postgres")
+        password, self.password = self.password, ""
+        self.start()
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"ALTER USER postgres PASSWORD '{password}'")
+        self.stop()
+        self.password = password
+        text = "hostssl all all 127.0.0.1/32 scram-sha-256\n"
+        rules.write_text(text)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off",
                     "max_connections": 60}  # fmt: skip
+        if self.password:
+            settings |= {
+                "ssl": "on",
+                "ssl_cert_file": str(self.certificate),
+                "ssl_key_file": str(self.folder / "server.key"),
+            }
         options = [x for k, v in settings.items() for x in ("-c", f"{k}={v}")]
         command = self._as(str(self.bin / "postgres"), "-D", str(self.folder / "data"), *options)
         log = (self.folder / "log").open("ab")
@@ -66,7 +102,7 @@ class Server:
                     pass
                 import psycopg
 
-                psycopg.connect(self.url, connect_timeout=2).close()
+                psycopg.connect(self.url, connect_timeout=2, password=self.password or None).close()
                 return
             except Exception:
                 time.sleep(0.1)
@@ -84,13 +120,13 @@ class Server:
         """The URL of a new database."""
         import psycopg
 
-        with psycopg.connect(self.url, autocommit=True) as connection:
+        with psycopg.connect(self.url, autocommit=True, password=self.password or None) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
         return self.url.rsplit("/", 1)[0] + f"/{name}"
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[Server]:
+def server(folder: Path, password: str = "") -> Iterator[Server]:
     """A running server; skips, with the reason, where there is none to be had."""
     where = binaries()
     if where is None:
@@ -101,7 +137,7 @@ def server(folder: Path) -> Iterator[Server]:
     # Its parents must be open to the user that it runs as.
     place = Path("/tmp") / f"kdo-postgres-{os.getpid()}-{port}"
     place.mkdir(mode=0o700)
-    found = Server(place, where, port)
+    found = Server(place, where, port, password)
     try:
         found.make()
         found.start()
