@@ -22,7 +22,10 @@ class Member:
     tags: Sequence[str] = ()
 
     def label(self, name: str) -> str:
-        """The value of its tag ``name=value``; "" without one."""
+        """The value of its tag ``name=value``, or for ``group:PATTERN`` its first group like that; "" without one."""
+        kind, colon, pattern = name.partition(":")
+        if colon and kind == "group":
+            return next((g for g in sorted(self.groups) if fnmatchcase(g, pattern)), "")
         return next((t[len(name) + 1 :] for t in self.tags if t.startswith(f"{name}=")), "")
 
 
@@ -76,7 +79,8 @@ def arrange(members: Sequence[Member], rollout: Rollout) -> list[Wave]:
     elif rest:
         values = {"": [m.host for m in rest]}
     for value, hosts in values.items():
-        name = f"{rollout.by}={value}" if value else f"no {rollout.by}" if rollout.by else ""
+        label = "group" if rollout.by.startswith("group:") else rollout.by
+        name = f"{label}={value}" if value else f"no {rollout.by}" if rollout.by else ""
         out += [Wave(name, part) for part in cut(hosts, sizes)]
     return out
 

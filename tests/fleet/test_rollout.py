@@ -43,7 +43,7 @@ ROLLOUT = st.builds(
     Rollout,
     waves=st.lists(SHARE, max_size=6),
     canary=st.lists(st.sampled_from(["h00*", "group:first", "tag:zone=b", "nobody"]), max_size=2),
-    by=st.sampled_from(["", "zone", "rack"]),
+    by=st.sampled_from(["", "zone", "rack", "group:f*", "group:none"]),
 )
 
 
@@ -82,6 +82,15 @@ def test_zone_after_zone():
     assert sizes(20, rollout) == [("canary", 2), ("zone=a", 4), ("zone=a", 4), ("zone=b", 5), ("zone=b", 5)]
     assert sizes(4, Rollout(canary=["h003"], by="zone")) == [("canary", 1), ("zone=a", 1), ("zone=b", 2)]
     assert sizes(4, Rollout(by="rack")) == [("no rack", 4)]
+
+
+def test_group_after_group():
+    hosts = [Member(f"h{i}", ("all_web", f"rack_{i % 2}") if i < 4 else ("all_web",)) for i in range(5)]
+    found = arrange(hosts, Rollout(waves=["1", "100%"], canary=["h0"], by="group:rack_*"))
+    assert [(w.name, list(w.hosts)) for w in found] == [
+        ("canary", ["h0"]), ("group=rack_0", ["h2"]), ("group=rack_1", ["h1"]), ("group=rack_1", ["h3"]), ("no group:rack_*", ["h4"]),
+    ]  # fmt: skip
+    assert Member("h", ("rack_b", "rack_a")).label("group:rack_?") == "rack_a" and not Member("h").label("group:*")
 
 
 def test_the_gate():
