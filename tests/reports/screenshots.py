@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.fleet import _campaign
+from benchmarks.phases import campaign
 from orchestrator.store.hosts import set_state
 from orchestrator.store.store import Store
 from tests.reports.browser import browser
@@ -35,7 +35,7 @@ def fleet(folder: str) -> str:
     """A store with the simulated fleet, in this folder. Returns its path."""
     url = str(Path(folder) / "fleet.db")
     for kind in ("sweep", "apply"):
-        _campaign({"hosts": HOSTS, "url": url, "folder": folder}, kind)
+        campaign({"hosts": HOSTS, "url": url, "folder": folder}, kind)
     with Store(url) as store:
         for state, (why, numbers) in AFTERWARDS.items():
             names = [f"host{n:06d}.example" for n in numbers if n % 100 < 68]
