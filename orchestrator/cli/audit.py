@@ -27,11 +27,11 @@ def list_(count: int, everything: bool, output: str, store_url: str | None) -> i
     from dataclasses import asdict
 
     from orchestrator.reports.fleet import audit as show
-    from orchestrator.store.audit import entries, last_entries
+    from orchestrator.store.audit import entries, newest
     from orchestrator.store.store import Store
 
     with Store(store_url, create=False) as store:
-        found = entries(store.database) if everything else iter(last_entries(store.database, count))
+        found = entries(store.database) if everything else reversed(newest(store.database, count))
         if output == "jsonl":
             for e in found:
                 write_line(asdict(e))

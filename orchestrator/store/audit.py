@@ -10,12 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from orchestrator.store.database import Database, Statements
-
-_COLUMNS = "number, key, at, who, what, subject, detail, previous, hash"
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,9 @@ def append(
     s.all(f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, _hash(*values)))
 
 
+_COLUMNS = ", ".join(f.name for f in fields(Entry))
+
+
 def entries(database: Database, since: int = -(1 << 60)) -> Iterator[Entry]:
     """The entries after that number, oldest first."""
     sql = f"SELECT {_COLUMNS} FROM audit WHERE number > ? ORDER BY number"
@@ -73,10 +74,10 @@ def entries(database: Database, since: int = -(1 << 60)) -> Iterator[Entry]:
         yield Entry(*row)
 
 
-def last_entries(database: Database, count: int) -> list[Entry]:
-    """The newest entries, oldest first."""
-    sql = f"SELECT {_COLUMNS} FROM audit ORDER BY number DESC LIMIT ?"
-    return [Entry(*row) for row in database.read(sql, (count,))][::-1]
+def newest(database: Database, count: int, offset: int = 0) -> list[Entry]:
+    """The newest entries but for ``offset`` of them, the newest first."""
+    sql = f"SELECT {_COLUMNS} FROM audit ORDER BY number DESC LIMIT ? OFFSET ?"
+    return [Entry(*row) for row in database.read(sql, (count, offset))]
 
 
 def verify(database: Database, known: str = "") -> Verified:

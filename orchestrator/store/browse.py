@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from orchestrator.store.audit import Entry
+from orchestrator.store.audit import Entry, newest
 from orchestrator.store.database import Database
-from orchestrator.store.hosts import HostRow, like
-from orchestrator.store.runs import OPEN, HostOf
+from orchestrator.store.hosts import TAGGED, HostRow, like
+from orchestrator.store.runs import HOST_OF, OPEN, HostOf
 from orchestrator.store.store import marks
 
 #: What a list of hosts can be ordered by → the columns that order it. Names decide where they are equal.
@@ -25,7 +25,6 @@ ORDERS = {
 }
 _HOST = tuple(f.name for f in fields(HostRow))
 _SEARCHED = ("host", "why", "kernel", "platform", "strategy", "rule", "tags", "proof")
-_RUN_HOST = "host, wave, shard, state, before, plan, outcome, verdict, attempts, at, why"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Wanted:
                 parts.append(f"{column} = ?")
                 values.append("" if wanted == "?" else wanted)
         if self.tag:
-            parts.append(r"' ' || tags || ' ' LIKE ? ESCAPE '\'")
+            parts.append(TAGGED)
             values.append(f"% {like(self.tag)} %")
         text = " || ' ' || ".join(_SEARCHED)
         for word in self.words:
@@ -100,7 +99,7 @@ def run_host_page(
         where += " AND wave = ?"
         values.append(wave)
     (total,) = database.read(f"SELECT count(*) FROM run_host WHERE {where}", values)[0]
-    sql = f"SELECT {_RUN_HOST} FROM run_host WHERE {where} ORDER BY host LIMIT ? OFFSET ?"
+    sql = f"SELECT {', '.join(HOST_OF)} FROM run_host WHERE {where} ORDER BY host LIMIT ? OFFSET ?"
     return total, [HostOf(*row) for row in database.read(sql, (*values, limit, offset))]
 
 
@@ -130,7 +129,7 @@ def still_open(tally: dict[str, int]) -> int:
 
 def runs_of_host(database: Database, host: str, limit: int = 20) -> list[tuple[str, str, HostOf]]:
     """The newest runs that a host was in: id, kind, and what came of it."""
-    columns = ", ".join(f"h.{c.strip()}" for c in _RUN_HOST.split(","))
+    columns = ", ".join(f"h.{c}" for c in HOST_OF)
     sql = (
         f"SELECT r.id, r.kind, {columns} FROM run_host h JOIN run r ON r.id = h.run "
         "WHERE h.host = ? ORDER BY r.created DESC, r.id DESC LIMIT ?"
@@ -153,11 +152,7 @@ def waivers_used(database: Database) -> list[tuple[str, str, str, str, int]]:
 def audit_page(database: Database, offset: int, limit: int) -> tuple[int, list[Entry]]:
     """How many entries the audit trail has, and some of them, the newest first."""
     (total,) = database.read("SELECT count(*) FROM audit")[0]
-    sql = (
-        "SELECT number, key, at, who, what, subject, detail, previous, hash FROM audit "
-        "ORDER BY number DESC LIMIT ? OFFSET ?"
-    )
-    return total, [Entry(*row) for row in database.read(sql, (limit, offset))]
+    return total, newest(database, limit, offset)
 
 
 def proofs_of(database: Database, host: str, limit: int = 50) -> list[str]:

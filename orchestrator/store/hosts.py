@@ -27,6 +27,8 @@ STATES = {
 }  # fmt: skip
 #: States in which nobody has to do anything now.
 FINE = ("compliant", "changed", "waived", "proof expired", "unsupported")
+#: The condition of one tag; its value is ``% TAG %``.
+TAGGED = r"' ' || tags || ' ' LIKE ? ESCAPE '\'"
 _PART = 500  # names in one statement
 
 _COLUMNS = (
@@ -194,7 +196,7 @@ def hosts(
         where.append("(" + " OR ".join(r"host LIKE ? ESCAPE '\'" for _ in names) + ")")
         values += [like(n) for n in names]
     if tag:
-        where.append(r"' ' || tags || ' ' LIKE ? ESCAPE '\'")
+        where.append(TAGGED)
         values.append(f"% {like(tag)} %")
     if run:
         where.append("run = ?")

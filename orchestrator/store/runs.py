@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -96,6 +96,9 @@ class HostOf:
     attempts: int
     at: str | None
     why: str
+
+
+HOST_OF = tuple(f.name for f in fields(HostOf))
 
 
 @dataclass(frozen=True)
@@ -312,7 +315,7 @@ def hosts_of(
 ) -> Iterator[HostOf]:
     """The hosts of a run, few at a time, by name. Those of one shard are few, and are read at once: that is tried again
     when the connection is lost, and needs no other one."""
-    columns = "host, wave, shard, state, before, plan, outcome, verdict, attempts, at, why"
+    columns = ", ".join(HOST_OF)
     if shard is not None:
         # Neither its order nor its states are for the database: SQLite would go through the whole run for them.
         found = (HostOf(*r) for r in database.read(f"SELECT {columns} FROM run_host WHERE run = ? AND shard = ?", (run, shard)))  # fmt: skip
