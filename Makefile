@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 KDO := $(VENV)/bin/kdo
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: collection demo man test test-lab test-lab-full results proof schemas docs bench clean
+.PHONY: collection demo dist man test test-lab test-lab-full results proof schemas docs bench clean
 
 $(VENV)/.ready: pyproject.toml
 	@set -e; python=; \
@@ -70,6 +70,10 @@ man: $(VENV)/.ready
 # The Ansible collection, from playbooks/; docs/ansible.md says what it is good for.
 collection: $(VENV)/.ready
 	@$(RUN) -m orchestrator.collection dist
+
+# Wheel and sdist, the same bytes from the same tree; docs/packaging.md.
+dist: $(VENV)/.ready
+	@$(RUN) -m orchestrator.packaging dist dist
 
 bench: $(VENV)/.ready
 	@$(RUN) benchmarks/decide.py
