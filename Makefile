@@ -7,9 +7,9 @@ RUN := $(VENV)/bin/python
 KDO := $(VENV)/bin/kdo
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: collection demo dist man test test-lab test-lab-full results proof schemas docs bench clean
+.PHONY: collection demo dist lock man test test-lab test-lab-full results proof schemas docs bench clean
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml tests/requirements.txt
 	@set -e; python=; \
 	for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
 	  if command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$p; break; fi; \
@@ -21,7 +21,9 @@ $(VENV)/.ready: pyproject.toml
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "this Python cannot make virtual environments: install $$v" >&2; exit 1; }; \
 	  apt-get update -qq && apt-get install -y -qq $$v >/dev/null; $$python -m venv $(VENV); \
 	fi; \
-	$(RUN) -m pip install -q --disable-pip-version-check -e '.[dev]'; \
+	pip="$(RUN) -m pip install -q --disable-pip-version-check"; \
+	$$pip --require-hashes -r tests/requirements.txt; \
+	$$pip --no-deps --no-build-isolation -e .; \
 	touch $@
 
 # The main job, on this machine as its own first host: what is it, which layer cleans up and why, what would change.
@@ -74,6 +76,10 @@ collection: $(VENV)/.ready
 # Wheel and sdist, the same bytes from the same tree; docs/packaging.md.
 dist: $(VENV)/.ready
 	@$(RUN) -m orchestrator.packaging dist dist
+
+# The locked development set anew, with the newest versions that pyproject.toml admits.
+lock: $(VENV)/.ready
+	@$(RUN) -m orchestrator.packaging lock tests
 
 bench: $(VENV)/.ready
 	@$(RUN) benchmarks/decide.py
