@@ -29,6 +29,10 @@ def command(hosts: Hosts, chosen: PolicyChoice, store_url: str | None, engine: E
     from orchestrator.store import runs
     from orchestrator.store.store import Store
 
+    if by == "fast" and engine.name == "local":  # elsewhere it is for the workers to say
+        from orchestrator.fleet.fast import require
+
+        require()
     pipeline = chosen.pipeline()
     chosen.waiver_set(pipeline)
     inventory = resolve(hosts.whom())

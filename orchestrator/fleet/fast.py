@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from orchestrator.documents.facts import Facts
-from orchestrator.errors import Problem
+from orchestrator.errors import InvalidInput, Problem
 from orchestrator.fleet.collect import (
     MAX_DOCUMENT,
     Collected,
@@ -48,6 +48,13 @@ TIMEOUT = 60.0  # seconds for one host, from the first packet to the last
 NOT_INSTALLED = "asyncssh is not installed (extra: fleet)"
 _SPARE_FILES = 64  # descriptors for everything else
 _SLACK = 64 << 10  # bytes around the document: banners
+
+
+def require() -> None:
+    """Raise :class:`InvalidInput` where nobody could be asked over the fast lane."""
+    if find_spec("asyncssh") is None:
+        raise InvalidInput("the fast lane cannot be used", where="--lane fast", why="asyncssh is not installed",
+                           fix="pip install 'kdump-orchestrator[fleet]', or --lane auto")  # fmt: skip
 
 
 def sweep(
@@ -204,6 +211,8 @@ def from_fleet(
     """
     if lane == "ansible":
         return from_hosts(whom, targets, progress=progress)
+    if lane == "fast":
+        require()
     out = Collected()
 
     def take(item: Facts | HostProblem) -> None:

@@ -7,7 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
+
+import pytest
+
+from orchestrator.packaging.lock import FILE, constraints, read
+from tests.once import once
 
 ROOT = Path(__file__).parent.parent.parent
 NOT_OURS = (".git", ".venv", "dist", "build", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
@@ -30,3 +36,22 @@ def make(what: str, tree: Path, folder: Path, umask: int = 0o022, **environment:
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return [Path(line) for line in done.stdout.splitlines()]
+
+
+def bare(factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``dist/*.whl`` and ``env``: an environment with the wheel, what it needs, and no extra; versions as locked."""
+
+    def install(place: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+        words = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", place / "dist", ROOT]
+        done = subprocess.run([*pip, *words], cwd=place, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (wheel,) = (place / "dist").glob("kdump_orchestrator-*.whl")
+        venv.create(place / "env", with_pip=False)
+        versions = place / "constraints.txt"
+        versions.write_text(constraints(read((ROOT / "tests" / FILE).read_text())))
+        words = ["--python", place / "env/bin/python", "install", "-q", "-c", versions, wheel]
+        done = subprocess.run([*pip, *words], cwd=place, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    return once(factory, "bare", install)
