@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 KDO := $(VENV)/bin/kdo
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: collection demo dist lock man test test-lab test-lab-full results proof schemas docs bench clean
+.PHONY: collection demo dist lock man test test-lab test-lab-full results proof sbom schemas docs bench clean
 
 $(VENV)/.ready: pyproject.toml tests/requirements.txt
 	@set -e; python=; \
@@ -76,6 +76,10 @@ collection: $(VENV)/.ready
 # Wheel and sdist, the same bytes from the same tree; docs/packaging.md.
 dist: $(VENV)/.ready
 	@$(RUN) -m orchestrator.packaging dist dist
+
+# What the wheel pulls in, as CycloneDX JSON; makes the wheel, too.
+sbom: $(VENV)/.ready
+	@$(RUN) -m orchestrator.packaging sbom dist
 
 # The locked development set anew, with the newest versions that pyproject.toml admits.
 lock: $(VENV)/.ready

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.errors import KdoError
-from orchestrator.packaging import dist, lock
+from orchestrator.packaging import dist, lock, sbom
 from orchestrator.packaging.tree import root
 
-_MAKERS: dict[str, Callable[[Path, Path], list[Path]]] = {"dist": dist.build, "lock": lock.renew}
+_MAKERS: dict[str, Callable[[Path, Path], list[Path]]] = {"dist": dist.build, "lock": lock.renew, "sbom": sbom.build}
 
 
 def main(arguments: list[str]) -> int:
