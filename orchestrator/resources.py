@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def data_path(relative: str) -> Path:
 def read_text(relative: str) -> str:
     """Text of a shipped file."""
     return data_path(relative).read_text(encoding="utf-8")
+
+
+def command_of(module: str) -> list[str]:
+    """The command that runs a module of ours in another process: this very code, wherever it lies.
+
+    A Debian package keeps it out of Python's own path, and the directory that somebody happens to be in is not looked at.
+    """
+    place = str(Path(__file__).resolve().parents[1])
+    code = f"import runpy, sys; sys.path.insert(0, {place!r}); runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-P", "-c", code]
 
 
 def state_dir() -> Path:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,11 +16,12 @@ import msgspec
 
 from orchestrator.engine.child import CANCELLED, DONE, TAKEN, WRONG
 from orchestrator.engine.job import Job
+from orchestrator.resources import command_of
 
 _REASONS = 600  # characters of what a worker said last
 
 #: What does one shard, its job on standard input: through a pipe, never through arguments or the environment.
-COMMAND = (sys.executable, "-m", "orchestrator.engine.child")
+COMMAND = tuple(command_of("orchestrator.engine.child"))
 
 
 @dataclass(frozen=True)

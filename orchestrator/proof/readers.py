@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from orchestrator.resources import command_of
+
 SECONDS: Final = 180
 LOG_LIMIT: Final = 4 << 20  # bytes of the kernel log that are looked at
 
@@ -31,7 +33,7 @@ def by_drgn(core: Path, wanted: str) -> tuple[str, str]:
 
     Raises :class:`CannotRead` where drgn itself cannot read such a dump.
     """
-    command = [sys.executable, "-m", __name__, str(core), wanted]
+    command = [*command_of(__name__), str(core), wanted]
     try:
         done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
