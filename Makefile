@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 KDO := $(VENV)/bin/kdo
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: collection demo dist lock man test test-lab test-lab-full results proof sbom schemas docs bench clean
+.PHONY: collection demo dist lock man test test-lab test-lab-full results proof sbom schemas docs site bench clean
 
 $(VENV)/.ready: pyproject.toml tests/requirements.txt
 	@set -e; python=; \
@@ -64,6 +64,10 @@ proof: $(VENV)/.ready
 # Schemas and reference pages that are generated from code; a test checks that they are up to date.
 schemas docs: $(VENV)/.ready
 	@$(RUN) -m orchestrator.reference .
+
+# The documentation as pages that need nothing from elsewhere, in dist/site.
+site: $(VENV)/.ready
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build -q
 
 # Man pages, for packages and for ~/.local/share/man/man1.
 man: $(VENV)/.ready
