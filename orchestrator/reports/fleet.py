@@ -64,7 +64,7 @@ def found_out(report: Report, most: int = 40) -> None:
         line()
         line(f"{f.level}: {f.what} [{f.id}]", {"error": "bold red", "warning": "yellow"}.get(f.level, "dim"))
         line(f"  on: {some(group.hosts)}")
-        for label, text in (("why", f.why), ("fix", f.fix), ("rule", f.where)):
+        for label, text in (("why", group.why), ("fix", f.fix), ("rule", f.where)):
             if text:
                 line(f"  {label}: {one_line(text, 300)}")
     if len(found) > most:

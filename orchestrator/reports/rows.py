@@ -64,7 +64,7 @@ def markdown(report: Report) -> bytes:
             f = g.first
             where = f" `{_code(f.where)}`" if f.where else ""
             out.append(f"- **{f.level}** `{_code(f.id)}`{where}: {_text(f.what)}: {_text(some(g.hosts, 5))}")
-            out += [f"  - {label}: {_text(text)}" for label, text in (("why", f.why), ("fix", f.fix)) if text]
+            out += [f"  - {label}: {_text(text)}" for label, text in (("why", g.why), ("fix", f.fix)) if text]
     return ("\n".join(out).rstrip() + "\n").encode()
 
 

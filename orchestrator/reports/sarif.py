@@ -39,14 +39,14 @@ def sarif(report: Report) -> bytes:
 
 def _result(group: Group, index: int) -> dict[str, Any]:
     f, count = group.first, len(group.hosts)
-    told = f"{f.what} on {some(group.hosts)}" + (f": {f.why}" if f.why else "") + (f". {f.fix}" if f.fix else "")
+    told = f"{f.what} on {some(group.hosts)}" + (f": {group.why}" if f.why else "") + (f". {f.fix}" if f.fix else "")
     result: dict[str, Any] = {
         "ruleId": f.id,
         "ruleIndex": index,
         "level": f.level,
         "kind": "fail",
         "message": {"text": one_line(told, 1000)},
-        "partialFingerprints": {"kdo/v1": digest([f.id, f.level, _LINE.sub(r"\1", f.where)])},
+        "partialFingerprints": {"kdo/v1": digest([f.id, f.level, f.what, _LINE.sub(r"\1", f.where)])},
         "occurrenceCount": count,
         "properties": {"hosts": group.hosts[:100], "count": count},
     }

@@ -58,6 +58,10 @@ FLEET = report(
 def test_the_same_findings_are_told_once():
     told = [(g.first.id, g.hosts) for g in groups(FLEET.hosts)]
     assert told == [("capture-loaded", ["web2", "web3"]), ("due-reload", ["web2"]), ("dump-room", ["web4"])]
+    changed = [msgspec.structs.replace(DUE, what=f"change {x}", why=w) for x, w in (("a", "x"), ("b", "y"), ("b", "z"))]
+    mixed = [host(n, "drift", finding) for n, finding in enumerate(changed, 1)]
+    told = [(g.first.what, g.hosts, g.why) for g in groups(mixed)]
+    assert told == [("change b", ["web2", "web3"], "y (on web2)"), ("change a", ["web1"], "x")]
     assert rule_of("x86-kvm (policies/a b.yaml:12:5)") == ("x86-kvm", "policies/a b.yaml:12:5")
     assert rule_of("kept") == ("kept", "")
 
