@@ -6,17 +6,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import site
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.ci.scene import ROOT, commit, git, repository
-from tests.once import once
+from tests.installed import installed
 
 EXAMPLES = ROOT / "examples/ci"
 STRICT = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]  # as GitHub runs `shell: bash`, and GitLab a script
@@ -27,22 +25,7 @@ BROKEN = "      match: {memroy: {min: 2G}}\n"
 def tools(tmp_path_factory) -> Path:
     """An environment into which pip really installs kdo; what kdo needs is found where the tests have it."""
 
-    def make(place: Path) -> None:
-        venv.create(place, with_pip=True)
-        needs = place / "needs"
-        needs.mkdir()
-        for entry in (e for folder in site.getsitepackages() for e in Path(folder).iterdir()):
-            if "kdump_orchestrator" not in entry.name:
-                (needs / entry.name).symlink_to(entry)
-        (packages,) = place.glob("lib/python*/site-packages")
-        (packages / "needs.pth").write_text(f"{needs}\n")
-        wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(place), str(ROOT)]
-        subprocess.run(wheel, check=True, capture_output=True)
-        # Here already, so that jobs which run at the same time do not install into one place at once.
-        (file,) = place.glob("*.whl")
-        subprocess.run([place / "bin/pip", "install", "-q", file], check=True, capture_output=True)
-
-    return once(tmp_path_factory, "ci-tools", make) / "bin"
+    return installed(tmp_path_factory) / "bin"
 
 
 @pytest.fixture
