@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: two guests run side by side, and the last one should not be left to run alone."""
+    items.sort(key=lambda item: "aarch64" not in item.name)
+
+
 @pytest.fixture
 def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """The directory of one test's guest, plans and dumps; below ``KDO_LAB_ARTIFACTS``, if set, where it stays."""
