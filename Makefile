@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 KDO := $(VENV)/bin/kdo
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: collection demo dist lock man test test-lab test-lab-full results proof sbom schemas docs site bench clean
+.PHONY: collection deb demo dist lock man test test-lab test-lab-full results proof sbom schemas docs site bench clean
 
 $(VENV)/.ready: pyproject.toml tests/requirements.txt
 	@set -e; python=; \
@@ -80,6 +80,10 @@ collection: $(VENV)/.ready
 # Wheel and sdist, the same bytes from the same tree; docs/packaging.md.
 dist: $(VENV)/.ready
 	@$(RUN) -m orchestrator.packaging dist dist
+
+# A package for Debian 13 and newer: apt install ./dist/kdump-orchestrator_*.deb
+deb: $(VENV)/.ready
+	@$(RUN) -m orchestrator.packaging deb dist
 
 # What the wheel pulls in, as CycloneDX JSON; makes the wheel, too.
 sbom: $(VENV)/.ready

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installs what tests start for themselves (PostgreSQL, OpenSSH, a headless Chromium, shells) or run (GRUB's programs) from the distribution's packages, where that can be done.
+"""Installs what tests start for themselves (PostgreSQL, OpenSSH, a headless Chromium, shells) or run (GRUB's programs, lintian) from the distribution's packages, where that can be done.
 
 Called by `make test`. No service is started or left enabled, no cluster is made: the tests start their own, on loopback.
 Without root, or without apt, the tests that need them skip and say so.
@@ -27,7 +27,7 @@ def missing() -> list[str]:
         out.append("postgresql")
     if not shutil.which("grub-script-check"):
         out.append("grub-common")  # programs only; nothing of this machine's boot is touched
-    out += [name for name in ("chromium", "zsh", "fish", "mandoc") if not shutil.which(name)]
+    out += [name for name in ("chromium", "lintian", "zsh", "fish", "mandoc") if not shutil.which(name)]
     return out
 
 

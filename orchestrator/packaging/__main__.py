@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.errors import KdoError
-from orchestrator.packaging import dist, lock, sbom
+from orchestrator.packaging import debian, dist, lock, sbom
 from orchestrator.packaging.tree import root
 
-_MAKERS: dict[str, Callable[[Path, Path], list[Path]]] = {"dist": dist.build, "lock": lock.renew, "sbom": sbom.build}
+_MAKERS: dict[str, Callable[[Path, Path], list[Path]]] = {
+    "deb": debian.build,
+    "dist": dist.build,
+    "lock": lock.renew,
+    "sbom": sbom.build,
+}
 
 
 def main(arguments: list[str]) -> int:
