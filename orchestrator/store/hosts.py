@@ -249,20 +249,16 @@ def keep_proof(database: Database, proof: Proof) -> None:
             "ON CONFLICT (hash) DO NOTHING",
             (document.hash, proof.host, proof.at, proof.how, proof.outcome, proof.kernel, proof.state),
         )
-        if proof.how == "crash-test" and proof.outcome != "unfinished":
-            s.all(
-                "UPDATE host SET proof = ?, state = CASE WHEN state = 'proof expired' AND ? = 'dumped' THEN 'compliant' ELSE state "
-                "END, why = CASE WHEN state = 'proof expired' AND ? = 'dumped' THEN '' ELSE why END "
-                "WHERE host = ? AND kernel = ? AND desired = ?",
-                (
-                    "proven" if proof.proven else Standing().state,
-                    proof.outcome,
-                    proof.outcome,
-                    proof.host,
-                    proof.kernel,
-                    proof.state,
-                ),
-            )
+        if proof.how != "crash-test" or proof.outcome == "unfinished":
+            return
+        as_it_is = "host = ? AND kernel = ? AND desired = ?"
+        later = "SELECT 1 FROM proof WHERE proof.host = host.host AND proof.at > ? AND proof.outcome <> 'unfinished'"
+        where, values = f"{as_it_is} AND NOT EXISTS ({later})", (proof.host, proof.kernel, proof.state, proof.at)
+        word = "proven" if proof.proven else Standing().state
+        s.all(f"UPDATE host SET proof = ? WHERE {where}", (word, *values))
+        if proof.proven:
+            fine = "UPDATE host SET state = 'compliant', why = '', since = ? WHERE state = 'proof expired' AND"
+            s.all(f"{fine} {where}", (proof.at, *values))
 
     database.do(work)
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from orchestrator.documents.proof import Proof
@@ -240,6 +241,27 @@ def test_crash_tests_are_kept_once_and_in_order(store_url):
             proofs_about(store, ["b", "a"]) == [old, new]
             and proofs_about(store, ["b"]) == proofs_about(store, []) == []
         )
+
+
+def test_a_crash_test_counts_for_the_host_at_once(store_url):
+    with Store(store_url) as store:
+        run = entered(store, "20261124-0300-aaaa", [Placed("a", 0, 0), Placed("b", 0, 0)])
+        keep(store, run, 1, seen("a", "proof expired", {}, kernel="6.1", desired="s", proof="proof expired"),
+             seen("b", "changed", {}, kernel="6.1", desired="s", proof="never proven"))  # fmt: skip
+        good = Proof(how="crash-test", at="2026-11-24T03:00:00Z", outcome="dumped", kernel="6.1", state="s")
+        for proof in (
+            msgspec.structs.replace(good, host="a"),
+            msgspec.structs.replace(good, host="b", kernel="6.2"),
+            msgspec.structs.replace(good, host="b", how="rehearsal"),
+        ):
+            keep_proof(store.database, proof)
+        assert [(h.host, h.state, h.proof) for h in hosts(store.database)] == [
+            ("a", "compliant", "proven"), ("b", "changed", "never proven")]  # fmt: skip
+        keep_proof(store.database, msgspec.structs.replace(good, host="b"))
+        assert [h.proof for h in hosts(store.database)] == ["proven", "proven"]
+        keep_proof(store.database, msgspec.structs.replace(good, host="b", at="2026-11-25T03:00:00Z", outcome="lost"))
+        keep_proof(store.database, msgspec.structs.replace(good, host="b", at="2026-11-24T09:00:00Z"))
+        assert [h.proof for h in hosts(store.database)] == ["proven", "never proven"], "the last crash decides"
 
 
 def test_the_tables_are_made_once_and_a_newer_store_is_left_alone(store_url):
