@@ -132,7 +132,7 @@ def carry_on(store: Store, run: RunRow, inventory: Inventory, consent: str = "")
     executor = executor_for(store, settings)
     lines = Lines(bad=lambda r, wave: runs.hosts_of(store.database, r.id, wave=wave.number, states=runs.BAD))
     gates: list[Gate] = []
-    if settings.rollout.soak and run.kind != "sweep":
+    if settings.rollout.soak and run.kind not in runs.LOOKING:
         from orchestrator.engine.gates import look_again
 
         gates.append(partial(look_again, store, inventory, lambda r: carry_on(store, r, inventory), lines.note))

@@ -17,13 +17,13 @@ _FORMAT = click.option("--format", "output", type=click.Choice(("table", "json")
 def command() -> None:
     """Runs on record: list, show, compare; pause, resume and cancel one that is under way; forget old ones.
 
-    RUN is the id of a run, a beginning of it that only one has, or `last`.
+    RUN is the id of a run, a beginning of it that only one has, or `last`. Second looks of a rollout (kind look) are never the last.
     """
 
 
 @command.command("list")
 @click.option("-n", "count", type=click.IntRange(1, 10000), default=20, show_default=True, help="How many, the newest.")
-@click.option("--kind", type=click.Choice(("sweep", "apply", "enforce", "pull")), default=None)
+@click.option("--kind", type=click.Choice(("sweep", "apply", "enforce", "pull", "look")), default=None)
 @_FORMAT
 @store_option
 def list_(count: int, kind: str | None, output: str, store_url: str | None) -> int:

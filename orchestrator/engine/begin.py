@@ -63,9 +63,9 @@ def waves_of(inventory: Inventory, names: Iterable[str], rollout: Rollout) -> li
     return arrange([Member(name, host.groups, host.tags) for name, host in found], rollout)
 
 
-def begin_sweep(store: Store, policy: Policy, inventory: Inventory, settings: Settings) -> RunRow:
-    """A look at every host of the inventory."""
-    run = _entered(store, "sweep", policy, inventory, settings, "", now())
+def begin_sweep(store: Store, policy: Policy, inventory: Inventory, settings: Settings, kind: str = "sweep") -> RunRow:
+    """A look at every host of the inventory; ``kind`` "look" where it is a part of another run."""
+    run = _entered(store, kind, policy, inventory, settings, "", now())
     runs.create(store.database, run)
     names = sorted(inventory.hosts)
     before = states_of(store.database, names)

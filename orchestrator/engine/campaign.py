@@ -201,7 +201,7 @@ class Campaign:
         return why
 
     def _limits(self) -> str:
-        if self.run.kind == "sweep":
+        if self.run.kind in runs.LOOKING:
             return ""
         failed, unreachable = self._bad()
         return closed(settings_of(self.run.settings).rollout, self.run.hosts, failed, unreachable)

@@ -40,7 +40,7 @@ def look_again(
     _, pipeline = policy_of(settings, run.policy_hash)
     only = msgspec.structs.replace(settings, rollout=Rollout(), prove=False, reboot=False)
     part = Inventory({n: inventory.hosts[n] for n in names if n in inventory.hosts}, inventory.folder)
-    sweep = begin_sweep(store, pipeline.policy, part, only)
+    sweep = begin_sweep(store, pipeline.policy, part, only, "look")
     state = go(sweep)
     if state == "interrupted":
         raise KeyboardInterrupt

@@ -64,7 +64,7 @@ class Shard:
         rows = {h.host: h for h in runs.hosts_of(self.store.database, self.run.id, shard=self.number, states=runs.OPEN)}
         if not rows:
             return
-        if self.run.kind == "sweep":
+        if self.run.kind in runs.LOOKING:
             self._sweep(sorted(rows))
         else:
             self._apply(rows)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from orchestrator.reports.text import clean, one_line
-from orchestrator.store.runs import BAD, OPEN, HostOf, RunRow, WaveRow
+from orchestrator.store.runs import BAD, LOOKING, OPEN, HostOf, RunRow, WaveRow
 
 #: Seconds between two plain lines.
 QUIET = 10.0
@@ -89,7 +89,7 @@ class Lines:
 
     def _text(self, run: RunRow, wave: WaveRow, tally: dict[str, int], done: int, left: int, seconds: float) -> str:
         name = f" ({wave.name})" if wave.name else ""
-        what = run.kind if run.kind == "sweep" else f"{run.kind} wave {wave.number + 1}{name}"
+        what = run.kind if run.kind in LOOKING else f"{run.kind} wave {wave.number + 1}{name}"
         rate = (done - self._done_before) / seconds if seconds > 0 else 0.0
         pace = f", {rate:.1f}/s" if rate >= 0.05 else ""
         time_left = (

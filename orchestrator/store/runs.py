@@ -19,6 +19,8 @@ from orchestrator.store.store import marks, moment
 ALIVE = ("planned", "running", "pausing", "cancelling")
 #: States from which `kdo runs resume` goes on.
 RESUMABLE = ("planned", "paused", "held", "interrupted", "failed", "running", "pausing")
+#: Kinds of runs that change nothing.
+LOOKING = ("sweep", "look")
 #: States of a host in a run that are not what came of it.
 OPEN = ("waiting", "running")
 #: States of a host in a run that need somebody.
@@ -177,7 +179,8 @@ def get(database: Database, id: str) -> RunRow:
     """One run, by its id or by a beginning of it that only one has; "last" is the newest."""
     sql = f"SELECT {', '.join(_RUN)} FROM run"
     if id == "last":
-        rows = database.read(f"{sql} ORDER BY created DESC, id DESC LIMIT 1")
+        # What a rollout looks at again on its way is not what somebody means who has just begun a rollout.
+        rows = database.read(f"{sql} WHERE kind <> 'look' ORDER BY created DESC, id DESC LIMIT 1")
     else:
         rows = database.read(f"{sql} WHERE id = ?", (id,)) or database.read(
             f"{sql} WHERE substr(id, 1, ?) = ?", (len(id), id)

@@ -231,8 +231,9 @@ def test_a_soak_ends_with_a_second_look_that_finds_everything_well(soaking, stor
     state, _, tally, said = soaking(lambda: None)
     assert state == "done" and tally == {"changed": 4} and "looking again at 2 hosts" in said
     with Store(store_url) as store:
-        assert [r.kind for r in runs.listed(store.database, 9)] == ["sweep", "apply"]
-        assert [h.host for h in runs.hosts_of(store.database, runs.listed(store.database, 1, "sweep")[0].id)] == [
+        assert [r.kind for r in runs.listed(store.database, 9)] == ["look", "apply"]
+        assert runs.get(store.database, "last").kind == "apply", "the second look is a part of it"
+        assert [h.host for h in runs.hosts_of(store.database, runs.listed(store.database, 1, "look")[0].id)] == [
             "h000",
             "h001",
         ]
