@@ -7,7 +7,7 @@
 The journal says which side of ``commit`` the host is on. Whoever comes next (an apply, a rollback, the unit at boot)
 finishes an undo that was cut short. Results carry names, hashes and reasons, never what is in a file.
 
-Runnable: ``python3 kdo_txn.py recover|status|reboot-once [--state-dir DIR]``.
+Runnable: ``python3 kdo_txn.py recover|status|rollback|reboot-once [--state-dir DIR]``.
 """
 
 import json
@@ -203,22 +203,26 @@ def status(root="/", state_dir=STATE_DIR):
 
 
 def main(argv):
-    """``recover`` and ``status`` for the unit at boot and for people, ``reboot-once`` for a trial."""
+    """``recover`` for the unit at boot, ``status`` and ``rollback`` for people without a controller, ``reboot-once`` for a trial."""
     words = [word for word in argv if not word.startswith("-")]
     state_dir = STATE_DIR
     if "--state-dir" in argv[:-1]:
         state_dir = argv[argv.index("--state-dir") + 1]
         words.remove(state_dir)
-    known = {"--state-dir", "--boot", "--give-up"}
+    known = {"--state-dir", "--boot", "--give-up", "--force", "--check"}
     if (
         len(words) != 1
-        or words[0] not in ("recover", "status", "reboot-once")
+        or words[0] not in ("recover", "status", "rollback", "reboot-once")
         or any(word.startswith("-") and word not in known for word in argv)
     ):
-        sys.stderr.write("usage: kdo_txn.py recover|status|reboot-once [--state-dir DIR] [--boot] [--give-up]\n")
+        sys.stderr.write(
+            "usage: kdo_txn.py status|recover|rollback|reboot-once [--state-dir DIR] [--boot] [--give-up] [--force] [--check]\n"
+        )
         return 2
     if words[0] == "status":
         result = status(state_dir=state_dir)
+    elif words[0] == "rollback":
+        result = rollback(state_dir=state_dir, force="--force" in argv, check="--check" in argv)
     elif words[0] == "reboot-once":
         result = reboot_once(state_dir=state_dir)
     else:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Taking a committed transaction back, with and without somebody having changed things since."""
 
+import json
 import os
 import sys
 
@@ -124,3 +125,20 @@ def test_nothing_to_roll_back(tmp_path):
 def test_listing(host):
     rows = kdo_txn.status(host.root)["transactions"]
     assert rows[0]["state"] == "committed" and rows[0]["title"] == "all kinds" and rows[0]["began"].endswith("Z")
+
+
+def test_by_hand_on_the_host(monkeypatch, capsys):
+    asked = []
+
+    def rollback(**how):
+        asked.append(how)
+        return {"state": "rolled-back", "error": {"what": "x"} if how["force"] else None}
+
+    monkeypatch.setattr(kdo_txn, "rollback", rollback)
+    assert kdo_txn.main(["rollback"]) == 0 and json.loads(capsys.readouterr().out)["state"] == "rolled-back"
+    assert kdo_txn.main(["rollback", "--force", "--check", "--state-dir", "/x"]) == 1
+    assert asked == [
+        {"state_dir": STATE, "force": False, "check": False},
+        {"state_dir": "/x", "force": True, "check": True},
+    ]
+    assert kdo_txn.main(["roll-back"]) == 2 and "usage" in capsys.readouterr().err
