@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from orchestrator.cli.common import write_json
 from orchestrator.cli.fleet import carry_on, exit_of, store_option
 from orchestrator.errors import Exit, InvalidInput
+
+if TYPE_CHECKING:
+    from orchestrator.store.store import Store
 
 _FORMAT = click.option("--format", "output", type=click.Choice(("table", "json")), default="table", show_default=True,
                        help="Form of the result on stdout.")  # fmt: skip
@@ -149,6 +154,25 @@ def resume(run: str, retry: bool, max_fail: str, consent: str, output: str, stor
     return exit_of(state, tally)
 
 
+def _ended(store: Store, run: str) -> bool:
+    """End a run that nobody goes on with: its controller may have died, and with it whoever would have ended the run."""
+    from datetime import UTC, datetime
+
+    from orchestrator.engine.job import worker_name
+    from orchestrator.store import leases, runs
+    from orchestrator.store.store import now, who
+
+    owner = worker_name("cancel")
+    if leases.take(store.database, [f"run:{run}"], owner, datetime.now(UTC)):
+        return False
+    try:
+        runs.cancel_open(store.database, run)
+        runs.move(store.database, run, "cancelled", now(), who=who())
+    finally:
+        leases.release(store.database, owner)
+    return True
+
+
 def _order(run: str, state: str, store_url: str | None) -> int:
     from orchestrator.reports.text import line
     from orchestrator.store import runs
@@ -156,9 +180,7 @@ def _order(run: str, state: str, store_url: str | None) -> int:
 
     with Store(store_url, create=False) as store:
         row = runs.get(store.database, run)
-        if row.state in ("planned", "paused", "held", "interrupted", "failed") and state == "cancelling":
-            runs.cancel_open(store.database, row.id)
-            runs.move(store.database, row.id, "cancelled", now(), who=who())
+        if state == "cancelling" and row.state in (*runs.RESUMABLE, "cancelling") and _ended(store, row.id):
             line(f"{row.id}: cancelled")
         elif runs.move(store.database, row.id, state, now(), who=who(), only_from=("running", "pausing")):
             line(f"{row.id}: {state}; `kdo runs show {row.id}` says when it is")

@@ -45,7 +45,7 @@ class _Pulse(threading.Thread):
         beaten = 0.0
         with suppress(KdoError), Store(self.job.store, patient=True) as store:
             while not self.over.wait(_LOOK):
-                if runs.state_of(store.database, self.job.run) == "cancelling":
+                if runs.state_of(store.database, self.job.run) in ("cancelling", "cancelled"):
                     return self._stop(CANCELLED)
                 if time.monotonic() - beaten < leases.BEAT:
                     continue
