@@ -11,14 +11,15 @@ import os
 import pwd
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import KdoError
 from orchestrator.fleet.inventory import Host
+from orchestrator.fleet.runner import program
 from orchestrator.fleet.sshconfig import (
     Option,
     Unsupported,
@@ -120,11 +121,11 @@ def defaults(environment: Mapping[str, str] = os.environ) -> Defaults:
     paths = (Path("ansible.cfg"), Path("~/.ansible.cfg").expanduser(), Path("/etc/ansible/ansible.cfg"))
     if not any(name.startswith("ANSIBLE_") for name in environment) and not any(p.is_file() for p in paths):
         return Defaults({})
-    command = [str(Path(sys.executable).parent / "ansible-config"), "dump", "--only-changed", "--format", "json", "-t", "all"]  # fmt: skip
     try:
+        command = [program("ansible-config"), "dump", "--only-changed", "--format", "json", "-t", "all"]
         done = subprocess.run(command, capture_output=True, env=dict(environment), timeout=60, check=False)
         return _read_defaults(json.loads(done.stdout))
-    except (OSError, ValueError, subprocess.TimeoutExpired, AttributeError, TypeError):
+    except (KdoError, OSError, ValueError, subprocess.TimeoutExpired, AttributeError, TypeError):
         return Defaults({}, "Ansible's configuration cannot be read")
 
 

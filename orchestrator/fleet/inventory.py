@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import InventoryError
-from orchestrator.fleet.runner import Whom, complain, environment, inventory_sources, run_directory
+from orchestrator.fleet.runner import Whom, complain, environment, inventory_sources, program, run_directory
 
 _NOT_GROUPS = ("_meta", "all", "ungrouped")
 
@@ -83,7 +83,7 @@ def resolve(whom: Whom) -> Inventory:
         return Inventory({whom.name: Host(whom.name, whom.groups, variables)})
     with run_directory() as run:
         sources = inventory_sources(whom, run)
-        command = [str(Path(sys.executable).parent / "ansible-inventory"), "--list"]
+        command = [program("ansible-inventory"), "--list"]
         for source in sources:
             command += ["-i", source]
         command += ["--limit", whom.limit] if whom.limit else []

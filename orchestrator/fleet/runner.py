@@ -109,6 +109,19 @@ def _home(run: Path) -> str:
     return str(home)
 
 
+def program(name: str) -> str:
+    """Where one of Ansible's programs is: beside this Python, else in PATH. Raises :class:`KdoError`.
+
+    They are elsewhere than Python where packages were installed for one user, or where Python is the system's own.
+    """
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        why = f"it is neither in {beside.parent} nor in PATH"
+        raise KdoError(f"{name} cannot be found", why=why, fix="install ansible-core, or put its programs into PATH")
+    return found
+
+
 def environment(run: Path) -> dict[str, str]:
     """What Ansible gets besides the user's environment: our modules, pipelining, and nothing written outside ``run``."""
     env = os.environ
