@@ -19,6 +19,7 @@ import msgspec
 from orchestrator.checks.base import all_checks
 from orchestrator.checks.run import verdict  # noqa: F401  (registers the checks)
 from orchestrator.documents.bundle import Bundle
+from orchestrator.documents.controls import ControlReport
 from orchestrator.documents.decision import Decision
 from orchestrator.documents.facts import Facts
 from orchestrator.documents.findings import Report
@@ -44,6 +45,7 @@ _DOCUMENTS: dict[str, type[Any]] = {
     "host-report": HostReport,
     "watch-line": WatchLine,
     "report": Report,
+    "control-report": ControlReport,
 }
 _BASE = "https://kdump-orchestrator.invalid/schemas"
 

@@ -30,6 +30,8 @@ def off_loaded(s: Subject) -> Answer:
 def off_service(s: Subject) -> Answer:
     """UnitFileState of the family's service."""
     found = s.facts.services.get(s.desired.service.removesuffix(".service"))
+    if found is None and any(u.what == "services" for u in s.facts.probe.unseen):
+        return "unknown", "services could not be asked"
     if found is None or found.load in ("", "not-found"):
         return "pass", f"{s.desired.service} is not there"
     if found.enabled == "enabled":

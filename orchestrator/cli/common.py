@@ -194,10 +194,11 @@ def policy_options(*, waivers: bool = False) -> Decorator:
     return decorate
 
 
-def report_waivers(waivers: Waivers, *, checks: bool) -> None:
+def report_waivers(waivers: Waivers, *, checks: bool, controls: bool = False) -> None:
     """What is doubtful about the waivers, and which were about nothing in this run, on stderr.
 
-    A plan runs no checks, and a validation does not meet what only planning refuses: nothing is said of waivers for those.
+    A plan runs no checks, a validation does not meet what only planning refuses, and only reports ask about controls:
+    nothing is said of waivers for what was not asked.
     """
     from orchestrator.policy.waivers import PLANNING, doubts
     from orchestrator.reports.text import clean
@@ -209,6 +210,7 @@ def report_waivers(waivers: Waivers, *, checks: bool) -> None:
             print(clean(text), file=sys.stderr)
     for waiver in waivers.unused():
         looked_for = waiver.rule not in PLANNING if checks else bool(waiver.rule)
+        looked_for = bool(waiver.control) if controls else looked_for and not waiver.control
         if looked_for:
             what = f"note: the waiver {waiver.id!r} was about nothing in this run"
             print(clean(f"{waiver.where}: {what}"), file=sys.stderr)

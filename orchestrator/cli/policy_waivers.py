@@ -38,6 +38,7 @@ def command(files: tuple[str, ...], chosen: PolicyChoice, output: str) -> int:
                 "days": (w.expires - found.today).days,
                 "check": w.check,
                 "rule": w.rule,
+                "control": w.control,
                 "hosts": w.source,
                 "approver": w.approver,
                 "justification": w.justification,
@@ -55,7 +56,7 @@ def command(files: tuple[str, ...], chosen: PolicyChoice, output: str) -> int:
             (
                 w.id,
                 f"{words[states[w.id]]} {w.expires}",
-                f"check {w.check}" if w.check else f"rule {w.rule}",
+                w.about,
                 json.dumps(w.source, ensure_ascii=False).replace('"', ""),
                 w.approver,
                 w.justification,

@@ -40,17 +40,34 @@ _FORMS = ("table", "json", "csv", "markdown", "junit", "sarif", "prometheus", "h
 @click.option("--host", "names", multiple=True, metavar="HOST", help="Only these hosts; may hold wildcards.")
 @click.option("--state", "states", multiple=True, metavar="STATE", help="Only hosts in this state.")
 @click.option("--tag", default="", metavar="TAG", help="Only hosts with this tag (kdo_tags of the inventory).")
+@click.option(
+    "--control",
+    "controls",
+    multiple=True,
+    metavar="ID",
+    help="Hold the hosts against a control of baselines instead (docs/compliance.md); `all`: every one.",
+)
+@click.option(
+    "--facts",
+    "facts_files",
+    multiple=True,
+    metavar="PATH",
+    help="With --control: recorded facts instead of the store (JSON, JSON lines, - for stdin).",
+)
 @click.option("--mode", default="0644", show_default=True, metavar="OCTAL", help="Permissions of FILE.")
-@policy_options()
+@policy_options(waivers=True)
 @store_option
 def command(
     files: tuple[str, ...], form: str, save: str | None, names: tuple[str, ...], states: tuple[str, ...], tag: str,
-    mode: str, chosen: PolicyChoice, store_url: str | None,
+    controls: tuple[str, ...], facts_files: tuple[str, ...], mode: str, chosen: PolicyChoice, store_url: str | None,
 ) -> int:  # fmt: skip
     """Say what is on record of the fleet, in a form that people or other programs read. No host is asked.
 
     Without FILE it is made from the store. FILE: what `kdo plan -o`, `kdo validate --format json` or `kdo report --format json`
     have written; - is standard input. With the policy that decided the hosts (-p), the page has the trace of its rules. Exit code 2 where a host needs somebody, except for prometheus and csv.
+
+    With --control the hosts on record are judged anew, by the policy (-p), the waivers and the control: which pass, which fail and
+    why. Exit code 2 where one fails, except for csv.
     """
     from orchestrator.store.hosts import STATES
 
@@ -66,6 +83,11 @@ def command(
         raise InvalidInput(
             "a table is for a terminal", where="-o", fix="give --format markdown, or another one for files"
         )
+    if controls:
+        return _controls(controls, form, save, int(mode, 8), files, states, chosen, facts_files, names, tag, store_url)
+    if facts_files or chosen.waivers:
+        raise InvalidInput("--facts and --waivers are for --control", why="otherwise a report only says what is on record",
+                           fix="kdo validate --facts FILE --waivers FILE --format json | kdo report -")  # fmt: skip
     with ExitStack() as stack:
         pipeline = chosen.pipeline() if form == "html" else None
         found, source, store = _hosts(stack, files, names, states, tag, store_url, pipeline)
@@ -78,6 +100,31 @@ def command(
     else:
         _write(Path(save), data, int(mode, 8))
     return Exit.PENDING if bad and form not in ("prometheus", "csv") else Exit.OK
+
+
+def _controls(
+    ids: tuple[str, ...], form: str, save: str | None, mode: int, files: tuple[str, ...], states: tuple[str, ...],
+    chosen: PolicyChoice, facts_files: tuple[str, ...], names: tuple[str, ...], tag: str, store_url: str | None,
+) -> int:  # fmt: skip
+    from orchestrator.cli.report_controls import controls_of
+    from orchestrator.reports import controls as shown
+
+    if form != "table" and form not in shown.FORMS:
+        raise InvalidInput(
+            f"controls have no form {form}", where="--format", fix=f"give table, {', '.join(shown.FORMS)}"
+        )
+    if files or states:
+        raise InvalidInput("--control judges hosts by their facts", why="a saved document or a state says too little",
+                           fix="leave FILE and --state out; --facts gives recorded facts")  # fmt: skip
+    made = controls_of(ids, chosen, facts_files, names, tag, store_url)
+    if form == "table":
+        shown.show(made)
+    elif save is None:
+        sys.stdout.buffer.write(shown.FORMS[form](made))
+        sys.stdout.flush()
+    else:
+        _write(Path(save), shown.FORMS[form](made), mode)
+    return Exit.PENDING if shown.bad(made) and form != "csv" else Exit.OK
 
 
 def _octal(text: str) -> bool:

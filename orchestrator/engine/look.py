@@ -58,7 +58,7 @@ def used_waivers(verdict: Verdict, plan: HostPlan, waivers: Waivers) -> list[tup
     waived = {c.id for c in verdict.checks if c.verdict == "waived"}
     out = []
     for w in waivers.all:
-        about = w.check or w.rule
+        about = w.check or w.rule or w.control
         said = any(f"({w.id}:" in n for n in plan.notes) or any(f"({w.id}:" in c.evidence for c in verdict.checks)
         if said or (about in waived and waivers.counts(w)):
             out.append((w.id, about, w.approver, str(w.expires)))

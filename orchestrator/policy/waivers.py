@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions that somebody has approved for a time. Pure: the day is a parameter.
 
-A waiver is about one check, or about one rule of the policy or one refusal. Expired, it waives nothing.
+A waiver is about one check, about one rule of the policy or one refusal, or about one control. Expired, it waives nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import InvalidInput, PolicyError, Problem, did_you_mean
+from orchestrator.knowledge.controls import controls as all_controls
 from orchestrator.knowledge.load import Knowledge
 from orchestrator.policy.compose import PolicyFile, Verify, decode, read_bytes
 from orchestrator.policy.context import Cell, View
@@ -34,7 +35,7 @@ _SHELL = ("spec", "rules", 0, "match")  # where the hosts of a waiver stand whil
 
 @dataclass(frozen=True)
 class Waiver:
-    """One exception. Exactly one of ``check`` and ``rule`` is not empty; ``expires`` is the last day on which it counts."""
+    """One exception. Exactly one of ``check``, ``rule`` and ``control`` is not empty; ``expires`` is the last day on which it counts."""
 
     id: str
     check: str
@@ -46,6 +47,12 @@ class Waiver:
     where: str
     source: Mapping[str, Any]  # the hosts as they are written
     file: PolicyFile
+    control: str = ""
+
+    @property
+    def about(self) -> str:
+        """What is waived, for people."""
+        return next(f"{k} {v}" for k, v in (("check", self.check), ("rule", self.rule), ("control", self.control)) if v)
 
     def state(self, today: date) -> str:
         """valid | soon (it ends within 30 days) | expired."""
@@ -62,10 +69,13 @@ class Waivers:
         self.today = today
         self._used: set[str] = set()
 
-    def find(self, view: View, *, checks: Iterable[str] = (), rules: Iterable[str] = ()) -> Waiver | None:
-        """The waiver for any of these checks or rules on this host; one that counts before one that is expired."""
-        named, ruled = set(checks), set(rules)
-        found = [w for w in self.all if (w.check in named or w.rule in ruled) and w.hosts.test(view) is True]
+    def find(
+        self, view: View, *, checks: Iterable[str] = (), rules: Iterable[str] = (), controls: Iterable[str] = ()
+    ) -> Waiver | None:
+        """The waiver for any of these on this host; one that counts before one that is expired."""
+        named, ruled, asked = set(checks), set(rules), set(controls)
+        about = [w for w in self.all if w.check in named or w.rule in ruled or w.control in asked]
+        found = [w for w in about if w.hosts.test(view) is True]
         self._used |= {w.id for w in found}
         return max(found, key=lambda w: w.expires, default=None)
 
@@ -123,7 +133,10 @@ class _Reader:
             hosts = self._match(data["hosts"], (*path, "hosts"))
             if expires is not None and hosts is not None:
                 where, about = self.marked.where(path), (data.get("check", ""), data.get("rule", ""))
-                out.append(Waiver(data["id"], *about, hosts, why, who, expires, where, data["hosts"], self.file))
+                control = data.get("control", "")
+                out.append(
+                    Waiver(data["id"], *about, hosts, why, who, expires, where, data["hosts"], self.file, control)
+                )
         self._impossible(out)
         return out
 
@@ -134,6 +147,11 @@ class _Reader:
             if check in self.rules:
                 fix = f"it is a rule or a refusal: write rule: {check}"
             self.problem("W003", (*path, "check"), f"there is no check {check!r}", "checks are named by their ids", fix)
+        known = [c.id for c in all_controls().controls]
+        if (control := data.get("control")) is not None and control not in known:
+            fix = did_you_mean(control, known) or f"known here: {', '.join(known)}"
+            what = f"there is no control {control!r}"
+            self.problem("W012", (*path, "control"), what, "controls are named by their ids (docs/compliance.md)", fix)
         if (rule := data.get("rule")) is None or self.policy is None or rule in self.rules:
             return
         what, where = f"there is no rule or refusal {rule!r}", (*path, "rule")
@@ -257,7 +275,7 @@ def doubts(waivers: Sequence[Waiver], today: date) -> Iterator[Problem]:
             why = "an exception of more than a year is seldom looked at again"
             yield Problem(what, w.where, why, "choose an earlier day", "W006", "warning")
         for other in waivers[:n]:
-            if (w.check, w.rule, w.source) == (other.check, other.rule, other.source):
+            if (w.about, w.source) == (other.about, other.source):
                 what = f"the waivers {other.id!r} and {w.id!r} are about the same on the same hosts"
                 why = f"{max(other, w, key=lambda x: x.expires).id!r} lasts longer and counts; the other is at {other.where}"
                 yield Problem(what, w.where, why, "keep one", "W011", "warning")

@@ -32,14 +32,14 @@ def csv_lines(hosts: Iterable[ReportHost]) -> Iterator[str]:
         levels = [f.level for f in h.findings]
         last = (levels.count("error"), levels.count("warning"), " ".join(sorted({f.id for f in h.findings})))
         fields = [getattr(h, c) for c in COLUMNS[:-3]]
-        writer.writerow([_cell(" ".join(x) if isinstance(x, list) else str(x)) for x in (*fields, *last)])
+        writer.writerow([cell(" ".join(x) if isinstance(x, list) else str(x)) for x in (*fields, *last)])
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
     yield buffer.getvalue()
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Nothing that a host says of itself may be a formula where a spreadsheet opens it."""
     text = one_line(text, 1000)
     return f"'{text}" if text.startswith(_FORMULA) else text
@@ -55,7 +55,7 @@ def markdown(report: Report) -> bytes:
     for h in report.hosts:
         key = (h.arch or "?", h.hypervisor or "?", h.strategy or "none")
         cells[key] = cells.get(key, 0) + 1
-    rows = [(_text(a), _text(v), _text(s), f"{n:,}") for (a, v, s), n in sorted(cells.items())]
+    rows = [(escaped(a), escaped(v), escaped(s), f"{n:,}") for (a, v, s), n in sorted(cells.items())]
     out += [*table(("arch", "hypervisor", "strategy", "hosts"), rows), ""]
     found = groups(report.hosts)
     if found:
@@ -63,12 +63,12 @@ def markdown(report: Report) -> bytes:
         for g in found:
             f = g.first
             where = f" `{_code(f.where)}`" if f.where else ""
-            out.append(f"- **{f.level}** `{_code(f.id)}`{where}: {_text(f.what)}: {_text(some(g.hosts, 5))}")
-            out += [f"  - {label}: {_text(text)}" for label, text in (("why", g.why), ("fix", f.fix)) if text]
+            out.append(f"- **{f.level}** `{_code(f.id)}`{where}: {escaped(f.what)}: {escaped(some(g.hosts, 5))}")
+            out += [f"  - {label}: {escaped(text)}" for label, text in (("why", g.why), ("fix", f.fix)) if text]
     return ("\n".join(out).rstrip() + "\n").encode()
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
     quoted = html.escape(one_line(text, 300), quote=False)
     return "".join("\\" + c if c in "\\`*_[]#|~@!" else c for c in quoted)
 
