@@ -188,6 +188,12 @@ def _matrix() -> str:
     return svg(shapes, width, height, title)
 
 
+def _compliance() -> str | None:
+    from orchestrator.reference_pages import compliance  # noqa: PLC0415
+
+    return compliance(Path(__file__).resolve().parent.parent / "docs")
+
+
 def _coverage() -> str | None:
     from orchestrator.coverage import page  # noqa: PLC0415
     from orchestrator.knowledge.load import knowledge  # noqa: PLC0415
@@ -210,6 +216,9 @@ def generate() -> dict[str, str]:
     out["docs/command-reference.md"] = _commands()
     out["docs/checks.md"] = _checks()
     out["docs/matrix.svg"] = _matrix()
+    compliance = _compliance()
+    if compliance is not None:
+        out["docs/compliance.md"] = compliance
     coverage = _coverage()
     if coverage is not None:
         out["docs/coverage.md"] = coverage
