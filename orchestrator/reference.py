@@ -188,6 +188,18 @@ def _matrix() -> str:
     return svg(shapes, width, height, title)
 
 
+def _platforms() -> str:
+    from orchestrator.reference_pages import platforms  # noqa: PLC0415
+
+    return platforms()
+
+
+def _documents(generated: dict[str, str]) -> str:
+    from orchestrator.reference_pages import documents  # noqa: PLC0415
+
+    return documents({path: text for path, text in generated.items() if path.startswith("schemas/")})
+
+
 def _compliance() -> str | None:
     from orchestrator.reference_pages import compliance  # noqa: PLC0415
 
@@ -215,6 +227,8 @@ def generate() -> dict[str, str]:
     out["docs/policy-reference.md"] = _policy_reference()
     out["docs/command-reference.md"] = _commands()
     out["docs/checks.md"] = _checks()
+    out["docs/platforms.md"] = _platforms()
+    out["docs/documents.md"] = _documents(out)
     out["docs/matrix.svg"] = _matrix()
     compliance = _compliance()
     if compliance is not None:
