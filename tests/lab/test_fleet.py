@@ -18,6 +18,7 @@ from orchestrator.lab.images import ImageSpec, build_image
 from orchestrator.lab.resets import Resets
 from orchestrator.lab.treehash import diff_trees
 from tests.lab.lifecycle import Kdo
+from tests.lab.onguest import install_kdo
 
 pytestmark = [pytest.mark.lab, pytest.mark.lab_full]
 
@@ -97,38 +98,9 @@ def test_drift_is_brought_back_and_a_killed_controller_loses_nothing(
         _pulls(guest, kdo, artifacts)
 
 
-def _installed(guest: Guest) -> None:
-    """kdo on the guest: this environment's packages, for its own Python of the same version."""
-    site = next(Path(p) for p in sys.path if p.endswith("site-packages"))
-    root = Path(__file__).parents[2]
-    wanted = ["ansible", "ansible_runner", "click", "jsonschema", "jsonschema_specifications", "referencing", "rpds", "attr", "attrs",
-              "msgspec", "pyudev", "yaml", "rich", "pygments", "markdown_it", "mdurl", "jinja2", "markupsafe", "packaging", "resolvelib",
-              "cryptography", "cffi", "pexpect", "ptyprocess", "lockfile", "daemon", "ansible_test"]  # fmt: skip
-    names = [n for n in wanted if (site / n).exists()]
-    names += [p.name for p in site.glob("*.py")] + [p.name for p in site.glob("*.so")]
-    names += [p.name for p in site.glob("*.dist-info")]  # Ansible looks at the versions of what it needs
-    pack = f"tar -C {site} -c --exclude=ansible_test --exclude=__pycache__ {' '.join(names)}"
-    tree = f"tar -C {root} -c --exclude=__pycache__ orchestrator policies playbooks schemas"
-    ssh = guest._ssh_argv()
-    for command, where in ((pack, "/opt/site"), (tree, "/opt/kdo")):
-        line = f"{command} | {' '.join(map(_quoted, ssh))} 'mkdir -p {where} && tar -C {where} -x'"
-        subprocess.run(["sh", "-c", line], check=True, capture_output=True, timeout=600)
-    guest.ssh(
-        "printf '#!/bin/sh\\nPYTHONPATH=/opt/kdo:/opt/site exec python3 -B -m orchestrator \"$@\"\\n' > /usr/local/bin/kdo; "
-        'for t in playbook inventory config; do printf \'#!/bin/sh\\nPYTHONPATH=/opt/site exec python3 -B -m ansible "%s" "$@"\\n\' $t'
-        " > /usr/local/bin/ansible-$t; done; chmod 755 /usr/local/bin/*"
-    )
-
-
-def _quoted(word: str) -> str:
-    import shlex
-
-    return shlex.quote(str(word))
-
-
 def _pulls(guest: Guest, kdo: Kdo, artifacts: Path) -> None:
     """Pull mode with a transaction, on the guest itself."""
-    _installed(guest)
+    install_kdo(guest)
     os.chdir(artifacts)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "signer"], check=True)
     public = Path("signer.pub").read_text().split()
