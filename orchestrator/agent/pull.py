@@ -272,6 +272,9 @@ def _act(trip: _Trip, orders: Orders, seen: Seen, record: PullRecord) -> None:
         return
     if done.pending_reboot:
         trip.code = Exit.PENDING
+        again = look(way.who, orders, trip.now)  # the verdict so far is that of before the transaction
+        if isinstance(again, Seen):
+            trip.verdict = again.verdict
         trip.pending = _reboot(trip, seen, record)
         return
     trip.code = Exit.OK if trip.verdict is not None and trip.verdict.status == "pass" else Exit.PENDING

@@ -218,7 +218,9 @@ class World:
             found = orders.pipeline.judge(facts)
             plan = orders.pipeline.planner.plan_host(facts, found.platform, found.decision)
             return Seen(
-                facts, msgspec.structs.replace(plan, **self.plan), Verdict(host="web1", status="fail", state="wanted")
+                facts,
+                msgspec.structs.replace(plan, **self.plan),
+                Verdict(host="web1", status="pass" if self.log else "fail", state="wanted"),
             )
 
         self.plan = {}
@@ -249,6 +251,7 @@ def test_apply_acts_on_what_is_to_be_changed_only(desk, way, monkeypatch):
     assert world.log == [("web1", ["web1"])]
     assert result.report.outcome.state == "committed" and result.code == Exit.PENDING and not result.reboot
     assert result.report.pending_reboot == "--reboot was not given"
+    assert result.report.verdict.status == "pass"  # of a look after the transaction, not of the one before
     for status in ("audit", "refused", "none", "waived", "unsupported"):
         world.plan, world.log = {"status": status}, []
         assert pull(way(apply=True), K).report.outcome is None and world.log == []
