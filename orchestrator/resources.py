@@ -31,6 +31,22 @@ def read_text(relative: str) -> str:
     return data_path(relative).read_text(encoding="utf-8")
 
 
+def how_to_install(extra: str, debian: str = "") -> str:
+    """What to do where the extra is missing: by pip, or from Debian's packages where this code comes from one.
+
+    ``debian``: the package that has it there; none: Debian has none.
+    """
+    pip = f"pip install 'kdump-orchestrator[{extra}]'"
+    if not from_debian():
+        return pip
+    return f"apt-get install {debian}" if debian else f"Debian has no package of it: {pip} in an environment of its own"
+
+
+def from_debian() -> bool:
+    """Whether this code lies where the Debian package puts it."""
+    return data_root().is_relative_to("/usr/share/kdump-orchestrator")
+
+
 def command_of(module: str) -> list[str]:
     """The command that runs a module of ours in another process: this very code, wherever it lies.
 

@@ -15,6 +15,7 @@ from orchestrator.checks.choice import PolicyChoice
 from orchestrator.cli.common import policy_options
 from orchestrator.cli.fleet import store_option
 from orchestrator.errors import Exit, InvalidInput
+from orchestrator.resources import how_to_install
 
 if TYPE_CHECKING:
     from orchestrator.web.guard import Guard
@@ -60,7 +61,7 @@ def command(
         import uvicorn
     except ImportError as error:
         raise InvalidInput("kdo serve cannot start", why=f"{error.name} is not installed",
-                           fix="pip install 'kdump-orchestrator[web]'") from None  # fmt: skip
+                           fix=how_to_install("web")) from None  # fmt: skip
     address, port, path = _where(listen)
     if (tls_certificate is None) != (tls_key is None):
         raise InvalidInput("HTTPS needs both files", fix="give --tls-certificate and --tls-key")

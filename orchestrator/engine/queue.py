@@ -23,6 +23,7 @@ from orchestrator.engine.child import CANCELLED, DONE, TAKEN
 from orchestrator.engine.executor import COMMAND, Ended, child_environment
 from orchestrator.engine.job import Job
 from orchestrator.errors import InvalidInput, KdoError
+from orchestrator.resources import how_to_install
 from orchestrator.store import leases, runs
 from orchestrator.store.database import PostgresDatabase, Statements
 from orchestrator.store.store import Store, now
@@ -50,7 +51,7 @@ def _library() -> Any:
         import procrastinate  # noqa: PLC0415  (the extra)
     except ImportError:
         why = "Procrastinate is not installed"
-        raise InvalidInput("the queue cannot be used", why=why, fix="pip install 'kdump-orchestrator[fleet]'") from None
+        raise InvalidInput("the queue cannot be used", why=why, fix=how_to_install("fleet")) from None
     return procrastinate
 
 

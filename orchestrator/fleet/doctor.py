@@ -14,7 +14,7 @@ from orchestrator.errors import KdoError
 from orchestrator.knowledge.load import knowledge
 from orchestrator.policy.lint import require_sound
 from orchestrator.policy.load import default_path, load
-from orchestrator.resources import data_root
+from orchestrator.resources import data_root, from_debian
 from orchestrator.versions import compare
 
 
@@ -30,10 +30,14 @@ class Finding(Document, frozen=True, kw_only=True):
 
 def _distribution(name: str, minimum: str) -> Finding:
     fix = f"{sys.executable} -m pip install '{name}>={minimum}'"
+    if from_debian():
+        fix = f"apt-get install {name if name == 'ansible-core' else f'python3-{name}'}"
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Finding(what=name, ok=False, seen="not installed", fix=fix)
+    if version == "0.0.0":  # Debian's ansible-runner: made without its version
+        return Finding(what=name, ok=True, seen="installed, does not say its version")
     return Finding(what=name, ok=compare(version, minimum) >= 0, seen=version, fix=fix)
 
 
@@ -73,7 +77,7 @@ def examine(*, lab: bool) -> list[Finding]:
             for n, v in (
                 ("ansible-core", "2.19"),
                 ("ansible-runner", "2.4"),
-                ("jsonschema", "4.20"),
+                ("jsonschema", "4.19"),
                 ("pyudev", "0.24"),
             )
         ),

@@ -36,6 +36,7 @@ from orchestrator.fleet.inventory import Host, Inventory
 from orchestrator.fleet.payload import Payload, asked, build
 from orchestrator.fleet.runner import Progress, Whom
 from orchestrator.fleet.sshconfig import Unsupported
+from orchestrator.resources import how_to_install
 
 if TYPE_CHECKING:
     from orchestrator.fleet.wire import Said, Wire
@@ -54,7 +55,7 @@ def require() -> None:
     """Raise :class:`InvalidInput` where nobody could be asked over the fast lane."""
     if find_spec("asyncssh") is None:
         raise InvalidInput("the fast lane cannot be used", where="--lane fast", why="asyncssh is not installed",
-                           fix="pip install 'kdump-orchestrator[fleet]', or --lane auto")  # fmt: skip
+                           fix=f"{how_to_install('fleet', 'python3-asyncssh')}, or --lane auto")  # fmt: skip
 
 
 def sweep(

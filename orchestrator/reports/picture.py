@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 from orchestrator.errors import InvalidInput
+from orchestrator.resources import how_to_install
 
 _SCALE = 2  # of PNG, so that small text stays readable
 
@@ -69,7 +70,7 @@ def png(shapes: Sequence[Shape], width: float, height: float) -> bytes:
         raise InvalidInput(
             "a PNG cannot be drawn",
             why="the package Pillow is not installed",
-            fix="pip install 'kdump-orchestrator[png]', or ask for SVG",
+            fix=f"{how_to_install('png', 'python3-pil')}, or ask for SVG",
         ) from None
     image = Image.new("RGB", (round(width * _SCALE), round(height * _SCALE)), "#ffffff")
     draw = ImageDraw.Draw(image)

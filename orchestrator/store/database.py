@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from orchestrator.errors import Exit, InvalidInput, KdoError
+from orchestrator.resources import how_to_install
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -245,7 +246,7 @@ class PostgresDatabase(Database):
         except ImportError:
             why = "the driver (psycopg) is not installed"
             raise InvalidInput("PostgreSQL cannot be used", where=url, why=why,
-                               fix="pip install 'kdump-orchestrator[fleet]'") from None  # fmt: skip
+                               fix=how_to_install("fleet", "python3-psycopg python3-psycopg-pool")) from None  # fmt: skip
         self.psycopg = psycopg
         self.connection: Any = None
         self._connect(patience)
