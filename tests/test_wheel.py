@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.collection import build
 from orchestrator.documents.base import encode
 from tests.builders import debian
 from tests.packaging.trees import ROOT, bare
@@ -91,3 +92,10 @@ def test_no_extra_is_forgotten(bin_dir: Path, tmp_path: Path) -> None:
     assert set(extras) == {*NEEDS, "rehearse", "dev"}
     asked = "import orchestrator.proof.rehearse; from orchestrator.proof import readers; print(readers.available())"
     assert run(bin_dir / "python", "-I", "-c", asked, cwd=tmp_path).stdout == "False\n"
+
+
+def test_the_collection_is_the_same_from_a_wheel(bin_dir: Path, tmp_path: Path) -> None:
+    made = run(bin_dir / "python", "-I", "-m", "orchestrator.collection", tmp_path / "dist", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    ours = build(tmp_path / "ours")
+    assert (tmp_path / "dist" / ours.name).read_bytes() == ours.read_bytes()
