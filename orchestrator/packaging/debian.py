@@ -42,11 +42,13 @@ EXTRAS: Final = {
     "Pillow": "python3-pil",
     "drgn": "python3-drgn",
     "asyncssh": "python3-asyncssh",
-    "psycopg": "python3-psycopg",
+    "psycopg": "python3-psycopg-pool",
     "procrastinate": None,
     "litestar": None,
     "uvicorn": "uvicorn",
 }
+#: Units that run all the time, and can be started anew at any moment.
+LASTING: Final = ("kdo-watch.service", "kdo-serve.service")
 MAINTAINER: Final = "kdump-orchestrator contributors <maintainers@kdump-orchestrator.invalid>"
 _CONTROL: Final = """\
 Package: {package}
@@ -70,7 +72,8 @@ Description: make kernel crash dumps work on every host of a fleet
  can rehearse a crash in a disposable guest, watch a host, and let hosts pull a
  signed policy.
 """
-# The units of this package that can run, for its scripts; instances of a template are stopped by pattern.
+# A process that goes on after an upgrade would load the rest of itself from the new files: what runs all the time is started
+# anew, if it runs. What works through something (pull, enforce, a worker) is left to end it.
 _POSTINST: Final = """\
 #!/bin/sh
 set -e
@@ -80,17 +83,20 @@ if [ "$1" = configure ]; then
     fi
     if [ -z "${{DPKG_ROOT:-}}" ] && [ -d /run/systemd/system ]; then
         systemctl --system daemon-reload >/dev/null || true
+        if [ -n "$2" ]; then
+            systemctl --system try-restart {lasting} >/dev/null || true
+        fi
     fi
 fi
 """
-# A unit that runs is stopped when the package goes; what was enabled by hand would only point to nothing then. A new version
-# leaves both as they are: whoever watches or pulls is started anew by the administrator, or at the next boot.
+# A unit that runs is stopped when the package goes; what was enabled by hand would only point to nothing then.
 _PRERM: Final = """\
 #!/bin/sh
 set -e
 if [ "$1" = remove ] && [ -z "${{DPKG_ROOT:-}}" ]; then
     if [ -d /run/systemd/system ]; then
         systemctl --system stop {timers} {services} {patterns} >/dev/null 2>&1 || true
+        systemctl --system reset-failed {timers} {services} {patterns} >/dev/null 2>&1 || true
     fi
     systemctl --system --no-reload disable {enabled} >/dev/null 2>&1 || true
 fi
@@ -138,6 +144,7 @@ def control(top: Path, files: list[Shipped]) -> dict[str, str]:
     plain = [u for u in units if "@" not in u]
     words = {
         "package": PACKAGE,
+        "lasting": " ".join(u for u in plain if u in LASTING),
         "timers": " ".join(u for u in plain if u.endswith(".timer")),
         "services": " ".join(u for u in plain if u.endswith(".service")),
         "patterns": " ".join(f"'{u.replace('@.', '@*.')}'" for u in units if "@" in u),
@@ -149,7 +156,7 @@ def control(top: Path, files: list[Shipped]) -> dict[str, str]:
             package=PACKAGE, version=__version__, maintainer=MAINTAINER, size=size,
             depends=", ".join(depends(top)), suggests=", ".join(sorted({n for n in EXTRAS.values() if n} - {"uvicorn"})),
         ),
-        "md5sums": "".join(f"{md5(f.data, usedforsecurity=False).hexdigest()}  {f.path}\n" for f in files),
+        "md5sums": "".join(f"{md5(f.data, usedforsecurity=False).hexdigest()}  {f.path}\n" for f in files if not f.link),
         "postinst": _POSTINST.format(**words),
         "prerm": _PRERM.format(**words),
         "postrm": _POSTRM.format(**words),
@@ -173,10 +180,13 @@ def _lay_out(tree: Path, files: list[Shipped], scripts: dict[str, str], seconds:
     for file in everything:
         path = tree / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
+        if file.link:
+            path.symlink_to(os.path.relpath(file.link, f"/{Path(file.path).parent}"))
+            continue
         path.write_bytes(file.data)
         path.chmod(file.mode)
     (tree / "etc" / PACKAGE).mkdir(parents=True)
     for path in sorted([tree, *tree.rglob("*")], reverse=True):
         if path.is_dir():
             path.chmod(0o755)
-        os.utime(path, (seconds, seconds))
+        os.utime(path, (seconds, seconds), follow_symlinks=False)

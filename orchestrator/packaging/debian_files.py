@@ -70,11 +70,17 @@ License: GPL-3.0-or-later
  On Debian systems the full text of the GNU General Public License, version 3,
  can be found in /usr/share/common-licenses/GPL-3.
 """
+_ELSEWHERE: Final = {
+    "orchestrator/_data/LICENSE": "/usr/share/common-licenses/Apache-2.0",
+    "orchestrator/_data/LICENSES/Apache-2.0.txt": "/usr/share/common-licenses/Apache-2.0",
+    "orchestrator/_data/LICENSES/GPL-3.0-or-later.txt": "/usr/share/common-licenses/GPL-3",
+}
 #: Why lintian may say what it says.
 _OVERRIDES: Final = f"""\
 # Ansible puts the host's own Python there: its documentation asks for this very line in modules.
 {PACKAGE}: unusual-interpreter /usr/bin/python [usr/share/{PACKAGE}/orchestrator/_data/playbooks/library/*]
 # Units are not enabled by this package, so none of Debian's helpers knows what an administrator has enabled or started.
+{PACKAGE}: maintainer-script-calls-systemctl [postinst:*]
 {PACKAGE}: maintainer-script-calls-systemctl [prerm:*]
 """
 _CHANGELOG: Final = """\
@@ -89,11 +95,12 @@ _CHANGELOG: Final = """\
 
 @dataclass(frozen=True)
 class Shipped:
-    """One file of the package; ``path`` is relative to the root."""
+    """One file of the package, or a symbolic ``link``; ``path`` is relative to the root."""
 
     path: str
     data: bytes
     mode: int = 0o644
+    link: str = ""
 
 
 def shipped(top: Path, wheel: Path, maintainer: str, seconds: int) -> list[Shipped]:
@@ -103,10 +110,15 @@ def shipped(top: Path, wheel: Path, maintainer: str, seconds: int) -> list[Shipp
 
 
 def _from_wheel(wheel: Path) -> Iterator[Shipped]:
-    """As a wheel has it, so `orchestrator.resources` finds its data; the makers of packages stay at home."""
+    """As a wheel has it, so `orchestrator.resources` finds its data; the makers of packages stay at home.
+
+    Licences are Debian's own copies, and documents are where documents are: links lead there.
+    """
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
-            if name.startswith("orchestrator/") and not name.startswith("orchestrator/packaging/"):
+            if name in _ELSEWHERE:
+                yield Shipped(f"{HOME}/{name}", b"", link=_ELSEWHERE[name])
+            elif name.startswith("orchestrator/") and not name.startswith("orchestrator/packaging/"):
                 yield Shipped(f"{HOME}/{name}", archive.read(name))
 
 

@@ -7,6 +7,7 @@ How it installs, runs and goes away on a real Debian 13 is tests/lab/test_debian
 from __future__ import annotations
 
 import gzip
+import importlib.metadata
 import json
 import re
 import shutil
@@ -17,8 +18,10 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
+from orchestrator import resources
 from orchestrator.agent.services import units
 from orchestrator.documents.base import encode
+from orchestrator.fleet import doctor
 from orchestrator.packaging.debian import EXTRAS, NAMES, build, depends
 from tests.builders import debian
 from tests.once import once
@@ -115,11 +118,26 @@ def test_it_runs_unpacked(root, tmp_path):
     assert json.loads(done.stdout)["hosts"][0]["strategy"] == "custom_handler"
 
 
+def test_what_to_do_is_said_in_debians_words(monkeypatch):
+    """Where the code comes from the package, pip is no answer: Debian's Python does not let it in."""
+    monkeypatch.setattr(resources, "from_debian", lambda: True)
+    assert resources.how_to_install("png", "python3-pil") == "apt-get install python3-pil"
+    assert "pip install 'kdump-orchestrator[web]' in an environment of its own" in resources.how_to_install("web")
+    monkeypatch.setattr(doctor, "from_debian", lambda: True)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: {"ansible-runner": "0.0.0"}.get(name, "0.1"))
+    found = {f.what: f for f in doctor.examine(lab=False)}
+    assert found["ansible-runner"].ok and "does not say" in found["ansible-runner"].seen
+    assert not found["pyudev"].ok and found["pyudev"].fix == "apt-get install python3-pyudev"
+    assert found["ansible-core"].fix == "apt-get install ansible-core"
+
+
 @pytest.mark.parametrize("name", ["postinst", "prerm", "postrm"])
 def test_the_scripts_can_be_read_by_sh(deb, tmp_path, name):
     subprocess.run(["dpkg-deb", "-e", deb, tmp_path], check=True)
     subprocess.run(["sh", "-n", tmp_path / name], check=True)
     text = (tmp_path / name).read_text()
-    assert not re.search(r"systemctl .*(enable|start)\b", text)
+    assert not re.search(r"systemctl .* (enable|start|restart)\b", text)
+    if name == "postinst":
+        assert "try-restart kdo-watch.service" in text
     if name == "prerm":
         assert "kdo-watch.service" in text and "'kdo-worker@*.service'" in text and "kdo-pull.timer" in text
