@@ -89,7 +89,7 @@ def test_a_verb_that_needs_an_extra_says_which(extra: str, bin_dir: Path, tmp_pa
 
 def test_no_extra_is_forgotten(bin_dir: Path, tmp_path: Path) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(extras) == {*NEEDS, "rehearse", "dev"}
+    assert set(extras) == {*NEEDS, "rehearse", "docs", "dev"}
     asked = "import orchestrator.proof.rehearse; from orchestrator.proof import readers; print(readers.available())"
     assert run(bin_dir / "python", "-I", "-c", asked, cwd=tmp_path).stdout == "False\n"
 
