@@ -90,7 +90,7 @@ def run(command: Command, folder: Path, env: Mapping[str, str], seconds: float) 
 
 
 def play(
-    page: Path, kinds: tuple[str, ...], folder: Path, env: Mapping[str, str], seconds: float = 60
+    page: Path, kinds: tuple[str, ...], folder: Path, env: Mapping[str, str], seconds: float = 300
 ) -> Iterator[Command]:
     """Do what a page says, as far as it is of these kinds; each command is given back when it has run."""
     for step in steps(page):
