@@ -48,7 +48,7 @@ EXTRAS: Final = {
     "uvicorn": "uvicorn",
 }
 #: Units that run all the time, and can be started anew at any moment.
-LASTING: Final = ("kdo-watch.service", "kdo-serve.service")
+LASTING: Final = ("kdo-watch.service",)
 MAINTAINER: Final = "kdump-orchestrator contributors <maintainers@kdump-orchestrator.invalid>"
 _CONTROL: Final = """\
 Package: {package}

@@ -70,6 +70,8 @@ License: GPL-3.0-or-later
  On Debian systems the full text of the GNU General Public License, version 3,
  can be found in /usr/share/common-licenses/GPL-3.
 """
+#: Units of verbs for which Debian lacks what they need (litestar).
+_NOT_IN_DEBIAN: Final = ("kdo-serve.service",)
 _ELSEWHERE: Final = {
     "orchestrator/_data/LICENSE": "/usr/share/common-licenses/Apache-2.0",
     "orchestrator/_data/LICENSES/Apache-2.0.txt": "/usr/share/common-licenses/Apache-2.0",
@@ -134,6 +136,8 @@ def _for_the_system() -> Iterator[Shipped]:
         yield Shipped(_COMPLETIONS[shell], (script.source_template % script.source_vars()).encode())
     yield Shipped(f"usr/share/lintian/overrides/{PACKAGE}", _OVERRIDES.encode())
     for unit in units().values():
+        if unit.name in _NOT_IN_DEBIAN:
+            continue
         yield Shipped(f"usr/lib/systemd/system/{unit.name}", unit.text(KDO).encode())
 
 

@@ -85,7 +85,7 @@ def test_everything_is_where_debian_looks_for_it(root):
                        ("zsh/vendor-completions/_kdo", "#compdef kdo"), ("fish/vendor_completions.d/kdo.fish", "complete")):  # fmt: skip
         assert word in (root / "usr/share" / path).read_text()
     found = {p.name: p.read_text() for p in (root / "usr/lib/systemd/system").iterdir()}
-    assert found == {name: unit.text("/usr/bin/kdo") for name, unit in units().items()}
+    assert found == {name: unit.text("/usr/bin/kdo") for name, unit in units().items() if name != "kdo-serve.service"}
     documents = root / "usr/share/doc/kdump-orchestrator"
     changelog = gzip.decompress((documents / "changelog.gz").read_bytes()).decode()
     assert changelog.startswith("kdump-orchestrator (0.1.0) ") and (documents / "docs/getting-started.md").is_file()

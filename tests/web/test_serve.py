@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 import sys
@@ -197,6 +198,18 @@ def test_what_it_refuses_before_it_listens(tmp_path, arguments, said):
     command = [sys.executable, "-m", "orchestrator", "serve", *(a.format(**names) for a in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 5 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_credential_of_systemd_may_show_rights_of_the_group(tmp_path):
+    """They are those of a list that names the unit's own user; elsewhere the same mode is refused."""
+    token = tmp_path / "token"
+    token.write_text("x" * 40)
+    token.chmod(0o440)
+    command = [sys.executable, "-m", "orchestrator", "serve", "--token-file", token, "--store", tmp_path / "none.db"]
+    for place, said in ((tmp_path, "nothing is remembered"), (tmp_path / "other", "others can read")):
+        env = {**os.environ, "CREDENTIALS_DIRECTORY": str(place)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+        assert done.returncode == 5 and said in done.stderr, done.stderr
 
 
 def test_without_the_extra_it_says_which():
