@@ -21,6 +21,8 @@ PROJECT = (
     "schemas",
     "LICENSES",
     "LICENSE",
+    "CHANGELOG.md",
+    "docs",
     "README.md",
     "pyproject.toml",
     ".pre-commit-hooks.yaml",

@@ -161,30 +161,32 @@ def test_installed_used_and_removed(artifacts: Path) -> None:
 def test_timers_pull_and_enforce(artifacts: Path) -> None:
     with debian_13(artifacts) as host:
         host.install()
-        # A bundle on a local path, signed on the spot; the timer fires at once instead of at its hour.
+        # A bundle on a local path, signed on the spot; the timers fire at once instead of at their hours.
         etc = "/etc/kdump-orchestrator"
-        host(f"cat > policy.yaml <<'END'\n{POLICY}END")
-        host("kdo bundle create -p policy.yaml --serial 1 -o /root/FLEET.bundle")
-        host(
-            "ssh-keygen -q -t ed25519 -N '' -C ann -f ann && ssh-keygen -q -Y sign -n kdump-orchestrator -f ann FLEET.bundle 2>&1"
-        )
-        host(f"echo ann@example.org $(cut -d' ' -f1,2 ann.pub) > {etc}/allowed_signers && mkdir reports")
         options = f"--from /root/FLEET.bundle --allowed-signers {etc}/allowed_signers --report /root/reports --apply"
-        host(f"echo 'KDO_PULL_OPTIONS={options}' > {etc}/pull.conf")
-        host(f"echo localhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3 > {etc}/inventory")
-        host(f"echo 'KDO_ENFORCE_OPTIONS=-i {etc}/inventory' > {etc}/enforce.conf")
-        for timer in ("kdo-pull.timer", "kdo-enforce.timer"):
-            host(f"mkdir /etc/systemd/system/{timer}.d")
-            host(
-                f"printf '[Timer]\\nOnActiveSec=1s\\nRandomizedDelaySec=0\\n' > /etc/systemd/system/{timer}.d/now.conf"
-            )
-        host("systemctl daemon-reload && systemctl enable --now kdo-pull.timer 2>&1")
+        host(f"""set -e
+mkdir reports
+cat > policy.yaml <<'END'
+{POLICY}END
+kdo bundle create -p policy.yaml --serial 1 -o FLEET.bundle
+ssh-keygen -q -t ed25519 -N '' -C ann -f ann
+ssh-keygen -q -Y sign -n kdump-orchestrator -f ann FLEET.bundle 2>&1
+echo ann@example.org $(cut -d' ' -f1,2 ann.pub) > {etc}/allowed_signers
+echo 'KDO_PULL_OPTIONS={options}' > {etc}/pull.conf
+echo localhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3 > {etc}/inventory
+echo 'KDO_ENFORCE_OPTIONS=-i {etc}/inventory' > {etc}/enforce.conf
+for timer in kdo-pull.timer kdo-enforce.timer; do
+  mkdir /etc/systemd/system/$timer.d
+  printf '[Timer]\\nOnActiveSec=1s\\nRandomizedDelaySec=0\\n' > /etc/systemd/system/$timer.d/now.conf
+done
+systemctl daemon-reload
+systemctl enable --now kdo-pull.timer 2>&1""")
         host.until("journalctl -u kdo-pull -o cat | grep -q ^Finished")
         said = "\n".join(host.journal("kdo-pull"))
         assert ": committed" in said and "a reboot is needed before this is in force" in said, said
         (name,) = host("ls reports").split()
         report = json.loads(host(f"cat reports/{name}"))
-        assert report["outcome"]["state"] == "committed" and report["policy"]["serial"] == 1 and not report["problems"]
+        assert report["outcome"]["state"] == "committed" and report["bundle"]["serial"] == 1 and not report["problems"]
         checks = {c["id"]: c["verdict"] for c in report["verdict"]["checks"]}
         assert (
             checks["next-boot"] == "pass" and checks["reservation"] == "fail"
