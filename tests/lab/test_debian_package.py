@@ -212,7 +212,7 @@ systemctl enable --now kdo-pull.timer 2>&1""")
         before = host("systemctl show -P MainPID kdo-watch")
         host(f"{APT} install --reinstall {DEB}")
         assert host("systemctl show -P MainPID kdo-watch") != before
-        assert host("systemctl is-active kdo-watch kdo-worker@rehearsals kdo-pull.timer", 3).split() == [
+        assert host("systemctl is-active kdo-watch kdo-worker@rehearsals kdo-pull.timer").split() == [
             "active",
             "inactive",
             "inactive",
