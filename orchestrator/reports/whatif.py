@@ -47,7 +47,8 @@ def _group(number: int, group: Group) -> None:
 
 
 def _steps(group: Group) -> str:
-    text = _NEEDS[group.needs]
+    off = any(item.what == "kdump wanted" and item.new == "no" for item in group.changes)
+    text = "the capture kernel unloaded" if off and group.needs == "reload" else _NEEDS[group.needs]
     if group.needs != group.needed:
         return f"needs {text} (before: {_NEEDS[group.needed]})"
     if not group.same_steps:

@@ -202,6 +202,15 @@ def test_examples_are_the_first_names_whatever_the_order(kdo, tmp_path, room):
     assert piped.stdout == one
 
 
+def test_where_kdump_goes_the_capture_kernel_is_unloaded(kdo):
+    result = kdo(
+        "policy", "diff", "default", "hardened-disabled", "--facts", str(data_path("policies/examples/fleet.jsonl"))
+    )
+    assert result.returncode == 2, result.stderr
+    assert "needs the capture kernel unloaded (before: " in result.stdout
+    assert "loaded again" not in result.stdout
+
+
 def test_json_of_a_diff(kdo, facts, room):
     first, second = (kdo("policy", "diff", "default", room, "--facts", facts, "--format", "json").stdout for _ in "ab")
     data = json.loads(first)
