@@ -39,7 +39,7 @@ test: $(VENV)/.ready
 # Real guests: detect, plan, apply, reboot, validate, crash, and a vmcore that can be read. Installs what it needs
 # from Debian's packages (as root). A guest keeps about one core busy, so two run side by side.
 test-lab: $(VENV)/.ready
-	@$(RUN) -c 'from orchestrator.lab.requirements import install; install(("x86_64", "aarch64"))'
+	@$(RUN) -c 'from orchestrator.lab.requirements import install; install(("x86_64",))'
 	@$(RUN) -m pytest -q -n 2 --dist worksteal --durations=0 --durations-min=5 -m "lab and not lab_full" -p no:cacheprovider -x $(ARGS) tests/lab
 
 # All guests, also the slow ones.

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+LONG = (
+    "test_debian_12_from_unconfigured",
+    "test_every_strategy",
+    "test_the_whole_page",
+    "test_installed_used_and_removed",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: two guests run side by side, and the last one should not be left to run alone."""
-    items.sort(key=lambda item: "aarch64" not in item.name)
+    items.sort(key=lambda item: not item.name.startswith(LONG))
 
 
 @pytest.fixture

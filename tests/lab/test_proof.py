@@ -56,6 +56,7 @@ def test_every_strategy_that_is_allowed_on_x86_64(artifacts: Path) -> None:
     assert by_strategy["kdump_reset"].layers["crash_kexec_post_notifiers"] == "off"
 
 
+@pytest.mark.lab_full
 def test_every_strategy_that_is_allowed_on_aarch64(artifacts: Path) -> None:
     try:
         require(("x86_64", "aarch64"))
