@@ -46,7 +46,7 @@ def test_two_builds_are_identical_and_so_is_one_from_the_sdist(tmp_path):
     (metadata,) = (n for n in names if n.endswith("/METADATA"))
     said = email.message_from_bytes(zipfile.ZipFile(wheel).read(metadata))
     assert said["License-Expression"] == "Apache-2.0 AND GPL-3.0-or-later"
-    assert set(said.get_all("Provides-Extra")) == {"dev", "fleet", "png", "rehearse", "web"}
+    assert set(said.get_all("Provides-Extra")) == {"dev", "docs", "fleet", "png", "rehearse", "web"}
     for licence in said.get_all("License-File"):
         assert f"{metadata.rpartition('/')[0]}/licenses/{licence}" in names
 
