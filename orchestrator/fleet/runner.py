@@ -154,7 +154,9 @@ def environment(run: Path) -> dict[str, str]:
 def _config() -> Path | None:
     """The configuration file that Ansible would take here, as a path that does not depend on the directory."""
     given = os.environ.get("ANSIBLE_CONFIG")
-    here = [] if Path().stat().st_mode & 0o002 else [Path("ansible.cfg")]  # Ansible takes none where all may write
+    here: list[Path] = []
+    with suppress(OSError):  # a directory that this user may not look into, e.g. after su
+        here = [] if Path().stat().st_mode & 0o002 else [Path("ansible.cfg")]  # Ansible takes none where all may write
     places = [Path(given)] if given else [*here, Path("~/.ansible.cfg").expanduser(), Path("/etc/ansible/ansible.cfg")]
     return next((p.resolve() for p in places if p.is_file()), None)
 
