@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.checks.waive import verdict_judged
+from orchestrator.checks.waive import BAD, lapsed, said, verdict_judged
 from orchestrator.documents.controls import ControlHost, ControlReport, ControlResult
 from orchestrator.documents.facts import Facts, Service
 from orchestrator.documents.verdict import Check, Verdict
@@ -23,7 +23,6 @@ from orchestrator.policy.waivers import Waivers
 RESULTS = ("pass", "fail", "waived", "not applicable", "unknown")
 _OFF = "hardened-disabled"
 _INSIDE = ("container", "wsl", "uml")
-_BAD = ("fail", "unknown", "refused")
 
 
 @dataclass(frozen=True)
@@ -83,10 +82,8 @@ class Bench:
         if waiver is None:
             return answer
         if not self.waivers.counts(waiver):
-            lapsed = f"the waiver {waiver.id} of {waiver.approver} has expired on {waiver.expires}"
-            return Answer(answer.result, f"{answer.why}; {lapsed}", answer.fix, answer.failing)
-        said = f"waived until {waiver.expires} by {waiver.approver} ({waiver.id}: {waiver.justification})"
-        return Answer("waived", f"{said}; {answer.why}", "", answer.failing)
+            return Answer(answer.result, f"{answer.why}; {lapsed(waiver)}", answer.fix, answer.failing)
+        return Answer("waived", f"{said(waiver)}; {answer.why}", "", answer.failing)
 
     def report(
         self,
@@ -128,7 +125,7 @@ def _result(control: Control, hosts: list[ControlHost]) -> ControlResult:
 def _of_checks(control: Control, checks: Iterable[Check]) -> Answer:
     """All of the control's checks must hold; what is waived is waived."""
     mine = [c for c in checks if c.id in control.checks]
-    bad = [c for c in mine if c.verdict in _BAD]
+    bad = [c for c in mine if c.verdict in BAD]
     if bad:
         result = "fail" if any(c.verdict == "fail" for c in bad) else "unknown"
         fix = next((c.fix for c in bad if c.fix), control.fix)
@@ -139,10 +136,17 @@ def _of_checks(control: Control, checks: Iterable[Check]) -> Answer:
     return Answer("pass", "; ".join(f"{c.id}: {c.evidence}" for c in warned))
 
 
+def _inside(judged: Judged) -> Answer | None:
+    """The answer where the host has no kernel of its own."""
+    if judged.platform.role not in _INSIDE:
+        return None
+    return Answer("not applicable", f"this is a {judged.platform.role}: the kernel belongs to the machine below")
+
+
 def _judged(control: Control, judged: Judged, verdict: Verdict) -> Answer | None:
     """The answer where the host's checks are not even asked."""
-    if judged.platform.role in _INSIDE:
-        return Answer("not applicable", f"this is a {judged.platform.role}: the kernel belongs to the machine below")
+    if (inside := _inside(judged)) is not None:
+        return inside
     if verdict.status == "unsupported":
         return Answer(
             "unknown", verdict.checks[0].title if verdict.checks else "not supported", control.fix, ("unsupported",)
@@ -196,8 +200,8 @@ def _service(bench: Bench, judged: Judged) -> tuple[str, Service | None]:
 def _locked(bench: Bench, control: Control, host: Looked) -> Answer:
     judged, _ = host.by(bench.own)
     kexec = host.facts.kexec
-    if judged.platform.role in _INSIDE:
-        return Answer("not applicable", f"this is a {judged.platform.role}: the kernel belongs to the machine below")
+    if (inside := _inside(judged)) is not None:
+        return inside
     if kexec.load_disabled is None:
         if kexec.supported is False:
             return Answer("not applicable", "this kernel has no kexec, so there is no such sysctl")
@@ -220,8 +224,8 @@ def _locked(bench: Bench, control: Control, host: Looked) -> Answer:
 def _absent(bench: Bench, control: Control, host: Looked) -> Answer:
     judged, _ = host.by(bench.own)
     supported = host.facts.kexec.supported
-    if judged.platform.role in _INSIDE:
-        return Answer("not applicable", f"this is a {judged.platform.role}: the kernel belongs to the machine below")
+    if (inside := _inside(judged)) is not None:
+        return inside
     if supported is None:
         return Answer(
             "unknown", "it could not be seen whether the kernel has kexec", "look as root: kdo sweep -b", ("kexec",)

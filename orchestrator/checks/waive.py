@@ -13,14 +13,17 @@ from orchestrator.planning.pipeline import Judged, Pipeline
 from orchestrator.policy.context import Context, Features
 from orchestrator.policy.waivers import Waiver, Waivers
 
-_BAD = ("fail", "unknown", "refused")
+#: Verdicts of a check that a waiver can be about.
+BAD = ("fail", "unknown", "refused")
 
 
-def _said(waiver: Waiver) -> str:
+def said(waiver: Waiver) -> str:
+    """What is said of something that a waiver counts for."""
     return f"waived until {waiver.expires} by {waiver.approver} ({waiver.id}: {waiver.justification})"
 
 
-def _lapsed(waiver: Waiver) -> str:
+def lapsed(waiver: Waiver) -> str:
+    """The same of a waiver that has expired."""
     return f"the waiver {waiver.id} of {waiver.approver} has expired on {waiver.expires}"
 
 
@@ -30,7 +33,7 @@ def waive(found: Verdict, judged: Judged, waivers: Waivers, features: Features) 
     checks: list[Check] = []
     for check in found.checks:
         waiver = None
-        if check.verdict in _BAD:
+        if check.verdict in BAD:
             # A host that is refused is waived by the id of the refusal, or of the rule that took it.
             rules = [check.id, judged.decision.rule] if check.verdict == "refused" else [judged.decision.rule]
             checked = [] if check.verdict == "refused" else [check.id]  # an id can name a check and a refusal
@@ -38,10 +41,10 @@ def waive(found: Verdict, judged: Judged, waivers: Waivers, features: Features) 
         if waiver is None:
             checks.append(check)
         elif waivers.counts(waiver):
-            evidence = f"{_said(waiver)}; {check.evidence}"
+            evidence = f"{said(waiver)}; {check.evidence}"
             checks.append(msgspec.structs.replace(check, verdict="waived", evidence=evidence, fix=""))
         else:
-            checks.append(msgspec.structs.replace(check, evidence=f"{check.evidence}; {_lapsed(waiver)}"))
+            checks.append(msgspec.structs.replace(check, evidence=f"{check.evidence}; {lapsed(waiver)}"))
     waived = sum(c.verdict == "waived" for c in checks)
     bad = any(c.verdict in ("fail", "unknown") for c in checks)
     status = found.status
@@ -60,12 +63,12 @@ def waive_plan(plan: HostPlan, judged: Judged, waivers: Waivers, features: Featu
     found = [waivers.find(context, rules=[id, judged.decision.rule]) for id in refusals or [judged.decision.rule]]
     valid = [w for w in found if w is not None and waivers.counts(w)]
     if len(valid) == len(found):
-        notes = [*plan.notes, *dict.fromkeys(_said(w) for w in valid)]
+        notes = [*plan.notes, *dict.fromkeys(said(w) for w in valid)]
         return msgspec.structs.replace(
             plan, status="waived", action="none", changes=[], expect=[], reboot=False, reboot_why="", notes=notes
         )
-    lapsed = [_lapsed(w) for w in found if w is not None and not waivers.counts(w)]
-    return msgspec.structs.replace(plan, notes=[*plan.notes, *dict.fromkeys(lapsed)]) if lapsed else plan
+    over = [lapsed(w) for w in found if w is not None and not waivers.counts(w)]
+    return msgspec.structs.replace(plan, notes=[*plan.notes, *dict.fromkeys(over)]) if over else plan
 
 
 def plan_judged(pipeline: Pipeline, judged: Judged, waivers: Waivers) -> HostPlan:

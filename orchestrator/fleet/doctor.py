@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import shutil
 import sys
-from pathlib import Path
 
 from orchestrator.documents.base import Document
 from orchestrator.errors import KdoError
+from orchestrator.fleet.runner import located
 from orchestrator.knowledge.load import knowledge
 from orchestrator.policy.lint import require_sound
 from orchestrator.policy.load import default_path, load
@@ -42,8 +41,7 @@ def _distribution(name: str, minimum: str) -> Finding:
 
 
 def _command(name: str, package: str, why: str, needed: bool) -> Finding:
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
+    found = located(name)
     return Finding(
         what=name,
         ok=found is not None,

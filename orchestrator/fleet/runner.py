@@ -109,15 +109,20 @@ def _home(run: Path) -> str:
     return str(home)
 
 
-def program(name: str) -> str:
-    """Where one of Ansible's programs is: beside this Python, else in PATH. Raises :class:`KdoError`.
+def located(name: str) -> str | None:
+    """Where a program is: beside this Python, else in PATH.
 
     They are elsewhere than Python where packages were installed for one user, or where Python is the system's own.
     """
     beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.is_file() else shutil.which(name)
+    return str(beside) if beside.is_file() else shutil.which(name)
+
+
+def program(name: str) -> str:
+    """Where one of Ansible's programs is. Raises :class:`KdoError` where it is nowhere."""
+    found = located(name)
     if found is None:
-        why = f"it is neither in {beside.parent} nor in PATH"
+        why = f"it is neither in {Path(sys.executable).parent} nor in PATH"
         raise KdoError(f"{name} cannot be found", why=why, fix="install ansible-core, or put its programs into PATH")
     return found
 
