@@ -34,11 +34,14 @@ def some(names: Sequence[str], limit: int = 8) -> str:
 
 @cache
 def console() -> Console:
-    """stdout. Colours only on a terminal and without NO_COLOR; wide lines are not broken when nobody looks."""
+    """stdout, whatever it is when a line is written: who calls as a library (and a test) may replace it.
+
+    Colours only on a terminal and without NO_COLOR; wide lines are not broken when nobody looks.
+    """
     from rich.console import Console  # noqa: PLC0415
 
     width = None if sys.stdout.isatty() else 200
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 def line(text: str = "", style: str = "") -> None:

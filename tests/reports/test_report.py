@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
@@ -24,6 +25,7 @@ from orchestrator.reports.collected import report, rule_of, saved
 from orchestrator.reports.grouped import groups
 from orchestrator.reports.prometheus import MOST, Metrics
 from orchestrator.reports.sarif import sarif
+from orchestrator.reports.text import line
 
 AT = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 LOADED = Finding(
@@ -153,3 +155,13 @@ def test_other_documents_are_refused(text):
     with pytest.raises(InvalidInput) as refused:
         saved(text.encode("utf-8", "surrogateescape"), "given.json")
     assert refused.value.problems[0].where == "given.json" and refused.value.problems[0].fix
+
+
+def test_a_line_goes_to_the_stdout_of_the_moment():
+    first, second = io.StringIO(), io.StringIO()
+    for out in (first, second):
+        with redirect_stdout(out):
+            line("a host")
+        if out is first:
+            out.close()
+    assert second.getvalue() == "a host\n"
