@@ -24,8 +24,6 @@ def command() -> None:
 @store_option
 def list_(count: int, everything: bool, output: str, store_url: str | None) -> int:
     """The entries, oldest first."""
-    from dataclasses import asdict
-
     from orchestrator.reports.fleet import audit as show
     from orchestrator.store.audit import entries, newest
     from orchestrator.store.store import Store
@@ -34,7 +32,7 @@ def list_(count: int, everything: bool, output: str, store_url: str | None) -> i
         found = entries(store.database) if everything else reversed(newest(store.database, count))
         if output == "jsonl":
             for e in found:
-                write_line(asdict(e))
+                write_line(e.document())
         else:
             show(found)
     return Exit.OK

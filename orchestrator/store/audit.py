@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -33,6 +34,13 @@ class Entry:
     def expected(self) -> str:
         """What its hash must be."""
         return _hash(self.number, self.key, self.at, self.who, self.what, self.subject, self.detail, self.previous)
+
+    def document(self) -> dict[str, Any]:
+        """For readers that are programs: ``detail`` as an object; as the text that it is where somebody spoilt it."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        with suppress(ValueError):
+            found["detail"] = json.loads(self.detail)
+        return found
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def test_the_audit_trail(fleet):
     assert [e["what"] for e in entries[:3]] == ["sweep begun", "running", "done"] and "sweep begun" in fleet(
         "audit", "list"
     ).stdout
+    assert entries[0]["detail"]["settings"] and entries[1]["detail"] == {}
 
 
 def test_enforce_where_nothing_may_be_done_or_nothing_has_drifted(fleet):

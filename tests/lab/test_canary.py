@@ -87,6 +87,6 @@ def test_a_lost_dump_of_the_canary_spares_the_others_and_a_dump_lets_the_run_go_
         trail = [
             json.loads(x) for x in kdo(artifacts, "audit", "list", "--all", "--format", "jsonl", code=0).splitlines()
         ]
-        crashed = [json.loads(e["detail"])["outcome"] for e in trail if e["what"] == "crashed on purpose"]
+        crashed = [e["detail"]["outcome"] for e in trail if e["what"] == "crashed on purpose"]
         assert crashed == ["lost", "dumped"], trail
         kdo(artifacts, "audit", "verify", code=0)
