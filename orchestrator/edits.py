@@ -20,13 +20,12 @@ def _sha(text: str) -> str:
 
 @lru_cache(maxsize=2048)
 def _diff(before: str, after: str, path: str, new: bool) -> str:
-    lines = difflib.unified_diff(
-        before.splitlines(keepends=True),
-        after.splitlines(keepends=True),
-        "/dev/null" if new else f"a{path}",
-        f"b{path}",
-        n=2,
-    )
+    return unified(before, after, "/dev/null" if new else f"a{path}", f"b{path}")
+
+
+def unified(before: str, after: str, old: str, new: str) -> str:
+    """The unified diff of two texts under these two names, with two lines of context; "" where they are the same."""
+    lines = difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), old, new, n=2)
     return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
 
 

@@ -10,16 +10,21 @@ from orchestrator.documents.proof import Standing
 
 
 class Outcome(Document, frozen=True, kw_only=True):
-    """What the host side answered to a transaction."""
+    """What the host side answered to a transaction or a rollback."""
 
     host: str
-    state: str  # committed | undone | undo-incomplete | refused | check | nothing | stale | unreachable | failed
+    # committed | undone | rolled-back | undo-incomplete | refused | check | nothing | stale | unreachable | failed
+    state: str
     changed: bool = False
     transaction: str = ""
     steps: list[dict[str, Any]] = []
     recovered: list[str] = []
     error: dict[str, str] | None = None
     rebooted: bool = False
+    put_back: list[str] = []  # rollback: paths, kernel values and units that went back, with --check that would
+    diff: str = (
+        ""  # rollback: the configuration files that went back, as unified diffs; secrets are blanked on the host
+    )
 
 
 class Check(Document, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ import msgspec
 from orchestrator.documents.base import FORMAT_VERSION
 from orchestrator.documents.plan import HostPlan
 from orchestrator.documents.verdict import Outcome
+from orchestrator.edits import unified
 from orchestrator.fleet.runner import Answer, Progress, Whom, run_playbook
 from orchestrator.planning import steps
 
@@ -71,7 +72,19 @@ def _outcome(host: str, answer: Answer) -> Outcome:
         steps=[s for s in result.get("steps") or [] if isinstance(s, dict)],
         recovered=[str(r) for r in result.get("recovered") or []],
         error={k: str(v) for k, v in error.items()} if isinstance(error, dict) else None,
+        put_back=[str(p) for p in result.get("put_back") or []],
+        diff=_texts(result.get("diff")),
     )
+
+
+def _texts(rows: Any) -> str:
+    """The files of Ansible's own diff as unified diffs; what has no text is named by ``put_back``."""
+    found = []
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict) and isinstance(row.get("before"), str) and isinstance(row.get("after"), str):
+            head = [str(row.get(f"{side}_header", "")) for side in ("before", "after")]
+            found.append(unified(row["before"], row["after"], *head))
+    return "".join(found)
 
 
 def transact(
@@ -95,10 +108,17 @@ def transact(
 
 
 def rollback(
-    whom: Whom, hosts: list[str] | None, *, force: bool = False, progress: Progress | None = None
+    whom: Whom,
+    hosts: list[str] | None,
+    *,
+    force: bool = False,
+    check: bool = False,
+    progress: Progress | None = None,
 ) -> list[Outcome]:
-    """Undo the last committed transaction of each host."""
-    answers = run_playbook("rollback.yml", whom, variables={"kdo_force": force}, hosts=hosts, progress=progress)
+    """Undo the last committed transaction of each host; with ``check`` only say what would go back."""
+    answers = run_playbook(
+        "rollback.yml", whom, variables={"kdo_force": force}, hosts=hosts, check=check, diff=True, progress=progress
+    )
     return sorted((_outcome(h, a) for h, a in answers.items()), key=lambda o: o.host)
 
 

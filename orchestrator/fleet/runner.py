@@ -323,6 +323,7 @@ def run_playbook(
     host_files: Mapping[str, bytes] | None = None,
     hosts: Sequence[str] | None = None,
     check: bool = False,
+    diff: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Answer]:
     """Run one of the shipped playbooks and return each host's last answer by inventory name.
@@ -350,9 +351,8 @@ def run_playbook(
             remote.fill(run, whom.hosts_only)
         collector = _Collector(progress)
         mark = f"{MARK}={secrets.token_hex(16)}"
-        flags = (
-            [f"--forks {max(1, whom.forks)}"] + (["--become"] if whom.become else []) + (["--check"] if check else [])
-        )
+        asked = (("--become", whom.become), ("--check", check), ("--diff", diff))
+        flags = [f"--forks {max(1, whom.forks)}", *(flag for flag, wanted in asked if wanted)]
         main = threading.current_thread() is threading.main_thread()  # only there can signals be caught
         before = {n: signal.signal(n, on_interrupt) for n in (signal.SIGINT, signal.SIGTERM) if main}
         output = ""

@@ -140,7 +140,7 @@ def total(plan: Plan) -> str:
 def outcomes(results: Sequence[Outcome]) -> None:
     """What an apply or a rollback did."""
     for o in results:
-        good = o.state in ("committed", "nothing", "check")
+        good = o.state in ("committed", "rolled-back", "nothing", "check")
         tail = ", rebooted" if o.rebooted else ""
         line(f"{o.host}: {o.state}{tail}", "green" if good else "bold red")
         for recovered in o.recovered:
@@ -151,6 +151,9 @@ def outcomes(results: Sequence[Outcome]) -> None:
             line(f"  {step.get('result', '?')}: {step.get('what', step.get('op', '?'))}{took}")
             if _PUBLIC_KEY.match(output := str(step.get("output", ""))):
                 line(f"    {output}")
+        for path in o.put_back:
+            line(f"  {'would go back' if o.state == 'check' else 'put back'}: {path}")
+        diff(o.diff)
         if o.error:
             line(f"  {o.error.get('what', '')}", "red")
             for key in ("why", "fix"):

@@ -96,6 +96,43 @@ def test_rollback_is_predicted_and_done(host):
 
 
 @needs_namespace
+def test_kdo_predicts_a_rollback_and_writes_nothing_anywhere(host):
+    store = host.folder / "store.db"
+
+    def kdo(*words):
+        command = [
+            sys.executable,
+            "-m",
+            "orchestrator",
+            "rollback",
+            "-i",
+            str(host.inventory),
+            *words,
+            "--store",
+            str(store),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    none = kdo("--check")
+    assert none.returncode == 0 and "web1: nothing\n" in none.stdout, none
+    host.play("apply.yml", "-e", f"kdo_plan={host.plan()}")
+    now = host.picture()
+    predicted = kdo("--check", "web1")
+    assert predicted.returncode == 0 and host.picture() == now and not store.exists(), predicted
+    assert "web1: check\n" in predicted.stdout and "checked only: nothing was changed\n" in predicted.stdout
+    done = kdo("web1", "-y", "--format", "json")
+    (back,) = json.loads(done.stdout)["hosts"]
+    assert done.returncode == 0 and back["state"] == "rolled-back" and store.exists(), done
+    assert set(back["put_back"]) == {DEFAULTS, SYSCTL, PANIC}
+    for path in back["put_back"]:
+        assert f"  would go back: {path}\n" in predicted.stdout, predicted.stdout
+    for text in (predicted.stdout, back["diff"]):
+        assert '-KDUMP_CMDLINE_APPEND="reset_devices nr_cpus=1"' in text and "-kernel.panic = 10" in text
+        assert "hunter2" not in text
+    assert host.get(DEFAULTS) == BEFORE and kdo("--check").stdout.startswith("web1: nothing\n")
+
+
+@needs_namespace
 def test_a_file_that_somebody_changed_stops_apply_and_rollback(host):
     plan = str(host.plan())
     host.put(DEFAULTS, BEFORE + "# mine\n")
