@@ -27,7 +27,7 @@ def missing() -> list[str]:
         out.append("postgresql")
     if not shutil.which("grub-script-check"):
         out.append("grub-common")  # programs only; nothing of this machine's boot is touched
-    out += [name for name in ("chromium", "lintian", "zsh", "fish", "mandoc") if not shutil.which(name)]
+    out += [name for name in ("chromium", "lintian", "zsh", "fish", "mandoc", "sudo") if not shutil.which(name)]
     return out
 
 

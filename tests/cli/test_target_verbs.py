@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -56,7 +55,6 @@ def test_what_is_refused_before_anything_is_asked(kdo, facts, words, says) -> No
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and Path(KEY).exists(), reason="this machine has a kdump key of its own")
-@pytest.mark.skipif(not shutil.which("ansible-playbook"), reason="ansible is not on the path")
 def test_a_host_without_a_key_is_named_and_nobody_is_logged_in_to(kdo) -> None:
     done = kdo("target", "push", "localhost", "--to", "dumps@nowhere.invalid", "-y")
     assert done.returncode == 2 and "kdo apply makes it" in done.stdout
