@@ -48,8 +48,6 @@ def _control(control: Control) -> str:
     out = [f"### {control.id}", "", f"{_sentence(control.title)} Why: {control.why}.", ""]
     if control.checks:
         out += ["Answered by " + ", ".join(f"`{c}`" for c in control.checks) + ".", ""]
-    if control.service:
-        out += [f"The service must be {control.service}, or not there.", ""]
     if control.proof:
         out += ["Answered by the crash tests on record: [crash-test](crash-test.md).", ""]
     out += [f"What to do: {control.fix}.", ""]

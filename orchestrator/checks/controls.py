@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.checks.waive import BAD, lapsed, said, verdict_judged
 from orchestrator.documents.controls import ControlHost, ControlReport, ControlResult
-from orchestrator.documents.facts import Facts, Service
+from orchestrator.documents.facts import Facts
 from orchestrator.documents.verdict import Check, Verdict
 from orchestrator.knowledge.controls import Control
 from orchestrator.planning.pipeline import Judged, Pipeline
@@ -183,18 +183,7 @@ def _disabled(bench: Bench, control: Control, host: Looked) -> Answer:
     if answer.result == "fail" and mine.settings.enabled and not mine.refusals:
         why = f"the policy wants kdump on this host (rule {mine.rule}); {answer.why}"
         return Answer("fail", why, control.fix, answer.failing)
-    if control.service == "masked" and answer.result in ("pass", "waived"):
-        name, service = _service(bench, judged)
-        if service is not None and service.load not in ("masked", "not-found", "") and service.enabled != "masked":
-            why = f"{name}.service is {service.enabled or service.load}, not masked"
-            return Answer("fail", why, control.fix, ("off-service",))
     return answer
-
-
-def _service(bench: Bench, judged: Judged) -> tuple[str, Service | None]:
-    family = bench.own.decider.knowledge.families.get(judged.platform.family, {})
-    name = str(family.get("service", "kdump.service")).removesuffix(".service")
-    return name, judged.facts.services.get(name)
 
 
 def _locked(bench: Bench, control: Control, host: Looked) -> Answer:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from orchestrator.checks.base import Answer, Subject, check
 from orchestrator.cmdline import values
 from orchestrator.crashkernel import format_size
+from orchestrator.planning.steps import is_masked
 
 
 @check("off-memory", "no memory is reserved", enabled=False)
@@ -37,6 +38,21 @@ def off_service(s: Subject) -> Answer:
     if found.enabled == "enabled":
         return "fail", f"{s.desired.service} is enabled", "kdo apply"
     return "pass", f"{s.desired.service} is {found.enabled or 'not enabled'}"
+
+
+@check("off-mask", "nothing can start the service", enabled=False)
+def off_mask(s: Subject) -> Answer:
+    """UnitFileState of the family's service, where the policy manages masks."""
+    if s.decision.settings.mask != "manage":
+        return "skip", "the policy leaves masks alone"
+    found = s.facts.services.get(s.desired.service.removesuffix(".service"))
+    if found is None and any(u.what == "services" for u in s.facts.probe.unseen):
+        return "unknown", "services could not be asked"
+    if found is None or found.load in ("", "not-found"):
+        return "pass", f"{s.desired.service} is not there"
+    if is_masked(found):
+        return "pass", f"{s.desired.service} is masked"
+    return "fail", f"{s.desired.service} is {found.enabled or found.load}, not masked", "kdo apply"
 
 
 @check("off-next-boot", "the next boot reserves nothing", enabled=False)

@@ -115,6 +115,7 @@ class Settings(Document, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     fadump: str = ""  # off | on | nocma
     early: bool | None = None
+    mask: str = "leave"  # leave | manage: the service is masked where no kdump is wanted, and not masked where it is
     reboot_allowed: str = "always"  # always | window | never
     reboot_windows: list[str] = []  # UTC
 

@@ -59,7 +59,6 @@ class Control(_Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...]
     note: str = ""
     checks: tuple[str, ...] = ()
-    service: str = ""  # "masked": the service must be masked or not there
     proof: bool = False
     contradicts: tuple[Contradiction, ...] = ()
 

@@ -118,6 +118,8 @@ class Planner:
 
     def _changes(self, base: HostPlan, v: View) -> HostPlan:
         facts, desired, changes = v.facts, v.desired, list[Change]()
+        if refusal := _masked(v):
+            return msgspec.structs.replace(base, refusals=[*base.refusals, refusal])
         if desired.packages:
             step = {"op": "package-install", "names": list(desired.packages)}
             names = ", ".join(desired.packages)
@@ -126,7 +128,12 @@ class Planner:
         more, planned = steps.files_and_boot(facts, desired, v.boot, v.stack, v.data)
         if planned.obstacle is not None:
             return msgspec.structs.replace(base, refusals=[*base.refusals, planned.obstacle])
-        changes += [*more, *planned.changes, *steps.image(v.capture, desired, more), *steps.service(facts, desired)]
+        changes += [
+            *more,
+            *planned.changes,
+            *steps.image(v.capture, desired, more),
+            *steps.service(facts, desired, v.decision.settings.mask),
+        ]
         reboot_why = steps.reboot_reason(facts, v.decision.settings.reservation.wanted)
         reload_why = steps.reload_reason(facts, desired, v.capture, changes)
         expect: list[dict[str, Any]] = []
@@ -146,7 +153,7 @@ class Planner:
         changes, planned = steps.files_and_boot(facts, v.desired, v.boot, v.stack, v.data)
         if planned.obstacle is not None:
             return msgspec.structs.replace(base, refusals=[*base.refusals, planned.obstacle])
-        changes += [*planned.changes, *steps.service(facts, v.desired)]
+        changes += [*planned.changes, *steps.service(facts, v.desired, v.decision.settings.mask)]
         expect: list[dict[str, Any]] = []
         if facts.kexec.crash_loaded:
             if refusal := _no_reload(facts):
@@ -179,6 +186,21 @@ def _no_reload(facts: Facts) -> Refusal | None:
         return None
     what, fix = "the capture kernel cannot be loaded again before a reboot", "reboot the host, then plan again"
     return Refusal(id="G5", what=what, why=why, fix=fix)
+
+
+def _masked(v: View) -> Refusal | None:
+    if v.decision.settings.mask == "manage":
+        return None
+    found = v.facts.services.get(v.desired.service.removesuffix(".service"))
+    if found is None or not found.enabled.startswith("masked"):
+        return None
+    return Refusal(
+        id="service-masked",
+        what=f"{v.desired.service} is {found.enabled}, so nothing would load the capture kernel at the next boot",
+        why="somebody masked it, and whether that was meant only they know",
+        fix=f"systemctl unmask {v.desired.service} on the host, or settings.mask: manage in the policy",
+        where=v.decision.rule_where,
+    )
 
 
 def _finished(
@@ -267,7 +289,7 @@ def _key(
         tuple(capture.configured_arguments), capture.image_present, capture.image_stale, capture.release, capture.reload,
         x.crash_loaded, x.crash_size, x.load_disabled, x.limit_panic, tuple(values(facts.kernel.cmdline, "crashkernel")),
         facts.kernel.post_notifiers, tuple([facts.kernel.sysctls.get(p.removeprefix("/proc/sys/")) for p in desired.knobs]),
-        service.enabled if service is not None else None, files,
+        (service.enabled, service.load) if service is not None else None, files,
     )  # fmt: skip
 
 

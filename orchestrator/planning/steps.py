@@ -14,7 +14,7 @@ from orchestrator.cmdline import values
 from orchestrator.crashkernel import format_size
 from orchestrator.distros.base import Capture
 from orchestrator.distros.debian import valid_release
-from orchestrator.documents.facts import Facts
+from orchestrator.documents.facts import Facts, Service
 from orchestrator.documents.plan import Change, DesiredState, HostPlan
 from orchestrator.edits import file_change
 from orchestrator.planning.rows import NOTIFIERS, missing, wanted_values
@@ -76,17 +76,30 @@ def image(capture: Capture, desired: DesiredState, changes: list[Change]) -> lis
     return [Change(kind="image", what=f"build the capture image for {capture.release}", why=why, step=step)]
 
 
-def service(facts: Facts, desired: DesiredState) -> list[Change]:
-    """The unit on or off as wanted. A package that is installed enables its own."""
-    if desired.presets and any(desired.service.startswith(p) for p in desired.packages):
-        return []
+def service(facts: Facts, desired: DesiredState, mask: str) -> list[Change]:
+    """The unit on or off as wanted; with ``mask`` = manage also its mask. A package that is installed enables its own."""
     found = facts.services.get(desired.service.removesuffix(".service"))
-    state = found.enabled if found is not None and found.enabled else "unknown"
-    if desired.enabled == (state == "enabled") or (not desired.enabled and state != "enabled"):
+    if desired.presets and any(desired.service.startswith(p) for p in desired.packages) and not is_masked(found):
         return []
-    verb = "enable" if desired.enabled else "disable"
-    step = {"op": f"service-{verb}", "unit": desired.service}
-    return [Change(kind="service", what=f"{verb} {desired.service}", why=f"it is {state}", step=step)]
+    state = found.enabled if found is not None and found.enabled else "unknown"
+    verbs, there = list[str](), found is not None and found.load not in ("", "not-found")
+    if mask == "manage" and desired.enabled and is_masked(found):
+        verbs.append("unmask")
+    if desired.enabled != (state == "enabled") and (desired.enabled or state == "enabled"):
+        verbs.append("enable" if desired.enabled else "disable")
+    if mask == "manage" and not desired.enabled and there and not is_masked(found):
+        verbs.append("mask")
+    return [_unit(verb, desired.service, state) for verb in verbs]
+
+
+def _unit(verb: str, unit: str, state: str) -> Change:
+    why = "nothing may start it" if verb == "mask" else f"it is {state}"
+    return Change(kind="service", what=f"{verb} {unit}", why=why, step={"op": f"service-{verb}", "unit": unit})
+
+
+def is_masked(found: Service | None) -> bool:
+    """The unit is masked for good (systemd says masked-runtime of a mask that a reboot takes away)."""
+    return found is not None and (found.enabled or found.load) == "masked"
 
 
 def login(desired: DesiredState) -> list[Change]:

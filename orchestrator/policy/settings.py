@@ -24,7 +24,11 @@ def disabled(s: Mapping[str, Any]) -> Settings:
     """The settings of a host that is to have no kdump: what its next command line must not have."""
     allowed, windows = _reboots(s)
     return Settings(
-        enabled=False, boot_remove=["crashkernel", "fadump"], reboot_allowed=allowed, reboot_windows=windows
+        enabled=False,
+        boot_remove=["crashkernel", "fadump"],
+        mask=s.get("mask", "leave"),
+        reboot_allowed=allowed,
+        reboot_windows=windows,
     )
 
 
@@ -92,6 +96,7 @@ def make(s: Mapping[str, Any], row: Row, guards: list[Row], layers: list[Layer],
         sysctls={name: str(value) for name, value in sorted(s.get("sysctls", {}).items())},
         fadump=fadump,
         early=s.get("early"),
+        mask=s.get("mask", "leave"),
         reboot_allowed=reboot_allowed,
         reboot_windows=reboot_windows,
     )

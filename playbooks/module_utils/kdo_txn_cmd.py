@@ -107,6 +107,8 @@ COMMANDS = {
     "unit-state": Command([["/usr/bin/systemctl", "is-enabled"], ["/bin/systemctl", "is-enabled"]], 30),
     "unit-enable": Command([["/usr/bin/systemctl", "enable"], ["/bin/systemctl", "enable"]], 60),
     "unit-disable": Command([["/usr/bin/systemctl", "disable"], ["/bin/systemctl", "disable"]], 60),
+    "unit-mask": Command([["/usr/bin/systemctl", "mask"], ["/bin/systemctl", "mask"]], 60),
+    "unit-unmask": Command([["/usr/bin/systemctl", "unmask"], ["/bin/systemctl", "unmask"]], 60),
     "units-reload": Command([["/usr/bin/systemctl", "daemon-reload"], ["/bin/systemctl", "daemon-reload"]], 60),
 }
 

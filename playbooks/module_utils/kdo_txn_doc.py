@@ -195,7 +195,7 @@ def _action(step, where):
 def _service(step, where, family):
     _keys(step, where, ("op", "unit"))
     if not isinstance(step["unit"], str) or step["unit"] not in family.units:
-        _bad(where, "the unit is not one that a plan may enable or disable")
+        _bad(where, "the unit is not one that a plan may enable, disable or mask")
 
 
 def _knob(step, where):
@@ -250,7 +250,7 @@ _STEPS = {
     "action": _action,
     "knob": _knob,
 }
-_FAMILY_STEPS = {"package-install": _install, "service-enable": _service, "service-disable": _service}
+_FAMILY_STEPS = dict(dict.fromkeys(kit.SERVICES, _service), **{"package-install": _install})
 
 
 def _small(change):
@@ -324,7 +324,7 @@ def what(step):
         return "set boot arguments in %s" % step["path"]
     if operation == "knob":
         return "set %s to %s" % (step["path"], step["value"])
-    if operation in ("service-enable", "service-disable"):
+    if operation in kit.SERVICES:
         return "%s %s" % (operation[8:], step["unit"])
     if operation == "action":
         return kit.ACTIONS[step["name"]].what(step)

@@ -28,6 +28,8 @@ except ImportError:
     from kdo_txn_suse import Commandline, Pbl, Suse
     from kdo_txn_ssh import SshTarget
 
+SERVICES = ("service-enable", "service-disable", "service-mask", "service-unmask")  # steps about a unit of the family
+
 
 class Image(Action):
     members = ("release",)

@@ -38,6 +38,7 @@ class Look(object):
         self.family = kit.family_of(change)
         self._installed = None
         self.coming = set()  # packages that earlier steps install
+        self.unmasked = set()  # units that earlier steps unmask
         self.room = {}  # device → [bytes, a path on it]
 
     def run(self):
@@ -131,11 +132,26 @@ class Look(object):
         if self.coming:
             return True
         state = self.shop.unit_state(step["unit"])
-        if state.startswith("masked"):
+        if state.startswith("masked") and step["unit"] not in self.unmasked:
             raise Refused(
                 "%s cannot be enabled" % step["unit"], "somebody masked it", "unmask it if that was not meant"
             )
         return state != "enabled"
+
+    def _service_mask(self, step):
+        self.commands("unit-state", "unit-mask")
+        if self.shop.unit_state(step["unit"]) == "masked":
+            return False
+        path = scope.mask_of(step["unit"])
+        if self.tree.stat(path) is not None:
+            why = "the host has a unit of its own at %s, and the mask would stand in its place" % path
+            raise Refused("%s cannot be masked" % step["unit"], why, "make it a drop-in, or disable without a mask")
+        return True
+
+    def _service_unmask(self, step):
+        self.commands("unit-state", "unit-unmask")
+        self.unmasked.add(step["unit"])
+        return self.shop.unit_state(step["unit"]) == "masked"
 
     def _knob(self, step):
         now = self.tree.value(step["path"])

@@ -19,7 +19,10 @@ except ImportError:
     from kdo_txn_fs import fsync_dir
     from kdo_txn_host import boot_id, loaded, running_release
 
-_SERVICES = ("service-enable", "service-disable")
+
+def mask_of(unit):
+    """The path that ``systemctl mask`` makes a link to /dev/null."""
+    return "/etc/systemd/system/" + unit
 
 
 class Reach(object):
@@ -45,8 +48,10 @@ def reach(tree, change):
         if step["op"] in ("write", "remove") + EDITS:
             add("config", step["path"])
             family.edit_reach(tree, step, add)
-        if step["op"] in _SERVICES:
+        if step["op"] in kit.SERVICES:
             add("derived", *family.units[step["unit"]])
+        if step["op"] in ("service-mask", "service-unmask"):
+            add("derived", mask_of(step["unit"]))
     if installs(change):
         family.install_reach(tree, add)
         family.capture_reach(tree, change, [running_release(tree)], add)
@@ -90,7 +95,7 @@ def take(tree, shop, tx, number, change):
         items.append(item)
         folders += [folder for folder in tree.missing_dirs(os.path.dirname(path)) if folder not in folders]
     links = {}
-    services = [step for step in change["steps"] if step["op"] in _SERVICES]
+    services = [step for step in change["steps"] if step["op"] in kit.SERVICES]
     if installs(change) or services:
         for folder, pattern in family.script_links:
             links[folder + "/" + pattern] = _taken(tree, folder, pattern)

@@ -77,6 +77,21 @@ class Doer(object):
             raise StepError("%s is still %s" % (step["unit"], state), output)
         return "changed", output
 
+    def _service_mask(self, _index, step):
+        return self._masked(step["unit"], "unit-mask", True)
+
+    def _service_unmask(self, _index, step):
+        return self._masked(step["unit"], "unit-unmask", False)
+
+    def _masked(self, unit, command, wanted):
+        if (self.shop.unit_state(unit) == "masked") == wanted:
+            return "unchanged", ""
+        output = self.shop.must(command, unit)
+        state = self.shop.unit_state(unit)
+        if (state == "masked") != wanted:
+            raise StepError("%s is still %s" % (unit, state), output)
+        return "changed", output
+
     def _package_install(self, index, step):
         before = self.family.installed(self.tree, self.shop)
         missing = [name for name in step["names"] if before.get(name) != "installed"]

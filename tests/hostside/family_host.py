@@ -77,6 +77,8 @@ class RpmTools(Tools):
 
     def unit_state(self, argv):
         links = self.unit_links[argv[-1]]
+        if self.host.here("/etc/systemd/system/" + argv[-1]):
+            return (1, "masked\n")
         return (0, "enabled\n") if self.host.here(links[0]) else (1, "disabled\n")
 
     def unit_enable(self, argv):
@@ -88,6 +90,14 @@ class RpmTools(Tools):
         for link in self.unit_links[argv[-1]]:
             self.host.drop(link)
             self.on()
+
+    def unit_mask(self, argv):
+        self.host.link("/etc/systemd/system/" + argv[-1], "/dev/null")
+        self.on()
+
+    def unit_unmask(self, argv):
+        self.host.drop("/etc/systemd/system/" + argv[-1])
+        self.on()
 
     def load_now(self, what):
         self.host.put(LOADED, "1\n")

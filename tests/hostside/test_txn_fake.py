@@ -30,6 +30,7 @@ PROGRAMS = [
     "/usr/bin/apt-get", "/usr/bin/apt-cache", "/usr/bin/dpkg", "/usr/sbin/update-grub", "/usr/bin/grub-script-check",
     "/usr/bin/systemctl", "/usr/sbin/mkinitramfs", "/usr/sbin/kexec",
 ]  # fmt: skip
+MASK = "/etc/systemd/system/kdump-tools.service"
 UNIT_LINK = "/etc/systemd/system/basic.target.wants/kdump-tools.service"
 
 
@@ -291,6 +292,8 @@ class Tools:
     kexec_unload = kdump_unload
 
     def unit_state(self, argv):
+        if self.host.here(MASK):
+            return (1, "masked\n")
         return (0, "enabled\n") if self.host.here(UNIT_LINK) else (1, "disabled\n")
 
     def unit_enable(self, argv):
@@ -300,6 +303,14 @@ class Tools:
 
     def unit_disable(self, argv):
         self.host.drop(UNIT_LINK)
+
+    def unit_mask(self, argv):
+        self.host.link(MASK, "/dev/null")
+        self.on()
+
+    def unit_unmask(self, argv):
+        self.host.drop(MASK)
+        self.on()
 
     def units_reload(self, argv):
         pass

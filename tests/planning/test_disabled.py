@@ -40,6 +40,60 @@ def test_an_armed_host_loses_everything_and_the_capture_kernel_last():
     assert plan.expect[-1] == {"kind": "value", "path": "/sys/kernel/kexec_crash_loaded", "value": "0"}
 
 
+def masking(policy_default):
+    text = (
+        f"apiVersion: kdump-orchestrator/v1\nkind: Policy\nmetadata: {{name: t}}\nspec:\n  default: {policy_default}\n"
+    )
+    return Pipeline(parse(text, "t.yaml", K), K)
+
+
+def service_steps(plan):
+    return [c.step["op"] for c in plan.changes if c.kind == "service"]
+
+
+def checked(pipeline, facts):
+    judged = pipeline.judge(facts)
+    found = verdict(pipeline.planner, facts, judged.platform, judged.decision)
+    return found.status, {c.id: c.verdict for c in found.checks}
+
+
+def with_service(facts, **state):
+    found = {n: msgspec.structs.replace(s, **state) for n, s in facts.services.items()}
+    return msgspec.structs.replace(facts, services=found)
+
+
+def test_a_policy_that_manages_masks_masks_and_unmasks():
+    off, on = (
+        masking("{disable: x, settings: {mask: manage}}"),
+        masking("{strategy: [kdump_reset], settings: {mask: manage}}"),
+    )
+    masked = with_service(armed(), enabled="masked", load="masked")
+    disabled = with_service(armed(), enabled="disabled", load="loaded")
+    absent = with_service(armed(), enabled="", load="not-found")
+    enabled = with_service(armed(), enabled="enabled", load="loaded")
+    assert service_steps(off.plan(enabled)) == ["service-disable", "service-mask"]
+    assert service_steps(off.plan(disabled)) == ["service-mask"]
+    assert service_steps(off.plan(masked)) == service_steps(off.plan(absent)) == []
+    assert service_steps(on.plan(masked)) == ["service-unmask", "service-enable"]
+    assert service_steps(on.plan(enabled)) == [] and service_steps(on.plan(disabled)) == ["service-enable"]
+    for pipeline, facts, expected in (
+        (off, enabled, "fail"),
+        (off, disabled, "fail"),
+        (off, masked, "pass"),
+        (off, absent, "pass"),
+    ):
+        assert checked(pipeline, facts)[1]["off-mask"] == expected
+
+
+def test_a_mask_that_is_nobodys_business_refuses_the_host_before_it_is_touched():
+    on, masked = masking("{strategy: [kdump_reset]}"), with_service(armed(), enabled="masked", load="masked")
+    plan = on.plan(masked)
+    assert plan.status == "refused" and plan.changes == [] and [r.id for r in plan.refusals] == ["service-masked"]
+    assert "settings.mask: manage" in plan.refusals[0].fix
+    assert service_steps(masking("{disable: x}").plan(masked)) == []
+    assert checked(masking("{disable: x}"), masked)[1]["off-mask"] == "skip"
+
+
 def test_the_host_side_accepts_the_steps():
     from tests.hostside import test_txn_fake  # noqa: F401  (puts module_utils on the path)
     import kdo_txn_doc  # isort: skip
@@ -67,15 +121,9 @@ def test_nothing_to_do_where_nothing_is_there():
 
 def test_checks():
     pipeline = Pipeline(OFF, K)
-
-    def checked(facts):
-        judged = pipeline.judge(facts)
-        found = verdict(pipeline.planner, facts, judged.platform, judged.decision)
-        return found.status, {c.id: c.verdict for c in found.checks}
-
     names = ["off-memory", "off-loaded", "off-service", "off-next-boot"]
-    assert checked(armed()) == ("fail", dict.fromkeys(names, "fail"))
-    assert checked(off()) == ("pass", dict.fromkeys(names, "pass"))
+    assert checked(pipeline, armed()) == ("fail", {**dict.fromkeys(names, "fail"), "off-mask": "skip"})
+    assert checked(pipeline, off()) == ("pass", {**dict.fromkeys(names, "pass"), "off-mask": "skip"})
 
 
 def test_a_load_that_was_locked_is_not_touched():
