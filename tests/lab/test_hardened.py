@@ -8,6 +8,7 @@ import pytest
 from orchestrator.lab.guest import Guest, Machine
 from orchestrator.lab.images import ImageSpec, build_image
 from orchestrator.lab.resets import Resets
+from orchestrator.lab.treehash import diff_trees
 from tests.lab.lifecycle import GRUB_CHOICE, Kdo, changed
 
 pytestmark = [pytest.mark.lab, pytest.mark.lab_full]
@@ -64,7 +65,9 @@ def test_masked_exempted_and_back(artifacts: Path) -> None:
 
         # Both transactions back, one after the other; what kdo foretells of each is what it then does.
         for state in ("masked", "enabled"):
+            untouched = guest.tree_hash()
             (told,) = kdo.json("rollback", "hardened", "--check")["hosts"]
+            assert diff_trees(untouched, guest.tree_hash()) == []
             (back,) = kdo.json("rollback", "hardened", "-y")["hosts"]
             assert (told["state"], back["state"]) == ("check", "rolled-back")
             assert {p for p in told["put_back"] if p.startswith("/etc/")} == {
