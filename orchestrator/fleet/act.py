@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -70,11 +70,27 @@ def _outcome(host: str, answer: Answer) -> Outcome:
         changed=bool(result.get("changed")),
         transaction=str(result.get("transaction") or ""),
         steps=[s for s in result.get("steps") or [] if isinstance(s, dict)],
-        recovered=[str(r) for r in result.get("recovered") or []],
+        recovered=[_recovered(r) for r in result.get("recovered") or [] if isinstance(r, dict)],
         error={k: str(v) for k, v in error.items()} if isinstance(error, dict) else None,
         put_back=[str(p) for p in result.get("put_back") or []],
         diff=_texts(result.get("diff")),
     )
+
+
+_RECOVERED = {
+    "undone": "the unfinished transaction {} was undone first",
+    "would be undone first": "the unfinished transaction {} would be undone first",
+    "rolled-back": "the unfinished rollback of {} was finished first",
+}
+
+
+def _recovered(row: Mapping[str, Any]) -> str:
+    """What became of a transaction that somebody left open on the host."""
+    state, problems = str(row.get("state")), [str(p) for p in row.get("problems") or []]
+    text = _RECOVERED.get(state, "the unfinished transaction {} is " + state).replace(
+        "{}", str(row.get("transaction")), 1
+    )
+    return ": ".join([text, *(["; ".join(problems)] if problems else [])])
 
 
 def _texts(rows: Any) -> str:

@@ -144,7 +144,7 @@ def outcomes(results: Sequence[Outcome]) -> None:
         tail = ", rebooted" if o.rebooted else ""
         line(f"{o.host}: {o.state}{tail}", "green" if good else "bold red")
         for recovered in o.recovered:
-            line(f"  an unfinished transaction was undone first: {recovered}", "yellow")
+            line(f"  {recovered}", "yellow")
         for step in o.steps:
             seconds = step.get("seconds")
             took = f" ({seconds:.1f} s)" if isinstance(seconds, (int, float)) else ""

@@ -133,6 +133,23 @@ def test_kdo_predicts_a_rollback_and_writes_nothing_anywhere(host):
 
 
 @needs_namespace
+def test_kdo_says_what_it_does_about_a_transaction_that_was_killed(host):
+    host.play("apply.yml", "-e", f"kdo_plan={host.plan()}")
+    (journal,) = (host.tree / "var/lib/kdump-orchestrator/tx").glob("*/journal")
+    rows = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(rows[: next(n for n, row in enumerate(rows) if '"commit"' in row)]))
+    now = host.picture()
+    for words, said in ((["--check"], "would be undone first"), (["-y", "--store", "s.db"], "was undone first")):
+        command = [sys.executable, "-m", "orchestrator", "rollback", "-i", str(host.inventory), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=host.folder)
+        assert done.returncode == 0 and f"  the unfinished transaction {journal.parent.name} {said}\n" in done.stdout, (
+            done
+        )
+        assert (host.picture() == now) == (words == ["--check"])
+    assert host.get(DEFAULTS) == BEFORE and host.get(SYSCTL) is None
+
+
+@needs_namespace
 def test_a_file_that_somebody_changed_stops_apply_and_rollback(host):
     plan = str(host.plan())
     host.put(DEFAULTS, BEFORE + "# mine\n")
