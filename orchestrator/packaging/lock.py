@@ -19,6 +19,8 @@ from typing import Final
 from orchestrator.errors import KdoError
 
 FILE: Final = "requirements.txt"  # in tests/
+ARA: Final = "ara.txt"  # beside it: what the tests of the coexistence with ARA install, apart from everything else
+_ARA: Final = "ara[server]>=1.7\n"
 _UV: Final = "uv==0.13.9"
 _OLDEST: Final = "3.11"
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>[^\\]+?))? \\$")
@@ -65,23 +67,28 @@ def constraints(pins: dict[str, Pin]) -> str:
 
 
 def renew(top: Path, folder: Path) -> list[Path]:
-    """Write the lock file anew, with the newest versions that pyproject.toml admits. Raises :class:`KdoError`."""
+    """Write the lock files anew, with the newest versions that pyproject.toml admits. Raises :class:`KdoError`."""
     with tempfile.TemporaryDirectory() as place:
         _run([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", place, _UV], top)
         made = Path(place) / FILE
-        _run(
-            [
-                f"{place}/bin/uv", "pip", "compile", "--quiet", "--universal", "--python-version", _OLDEST,
-                "--fork-strategy", "fewest", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links",
-                "--custom-compile-command", "make lock", "--extra", "dev", "pyproject.toml", "--output-file", os.fspath(made),
-            ],
-            top,
-        )  # fmt: skip
-        text = made.read_text(encoding="utf-8")
-    read(text)
-    target = folder / FILE
-    target.write_text(text, encoding="utf-8")
-    return [target]
+        _compile(place, ["--extra", "dev", "pyproject.toml"], made, top)
+        wish, beside = Path(place) / "ara.in", Path(place) / ARA
+        wish.write_text(_ARA, encoding="utf-8")
+        _compile(place, ["--constraint", os.fspath(made), "--no-annotate", os.fspath(wish)], beside, top)
+        found = {path.name: path.read_text(encoding="utf-8") for path in (made, beside)}
+    for name, text in found.items():
+        read(text)
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in found]
+
+
+def _compile(place: str, wanted: list[str], made: Path, top: Path) -> None:
+    command = [
+        f"{place}/bin/uv", "pip", "compile", "--quiet", "--universal", "--python-version", _OLDEST,
+        "--fork-strategy", "fewest", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links",
+        "--custom-compile-command", "make lock", *wanted, "--output-file", os.fspath(made),
+    ]  # fmt: skip
+    _run(command, top)
 
 
 def _run(command: list[str], top: Path) -> None:

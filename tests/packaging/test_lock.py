@@ -11,7 +11,7 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 
 from orchestrator.errors import KdoError
-from orchestrator.packaging.lock import FILE, canonical, constraints, read
+from orchestrator.packaging.lock import ARA, FILE, canonical, constraints, read
 from tests.packaging.trees import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -60,6 +60,14 @@ def test_nothing_that_is_needed_is_missing():
             if found is None or not requirement.specifier.contains(found.version, prereleases=True):
                 lacking.append(f"{pin.name} needs {requirement}")
     assert not lacking
+
+
+def test_what_is_tried_beside_us_is_locked_too():
+    """ARA's set: whole by itself, hashes for everything, and of what both sets have the same version."""
+    text = (ROOT / "tests" / ARA).read_text()
+    pins = read(text)
+    assert "ara" in pins and "django" in pins and all(p.files for p in pins.values()) and "://" not in text
+    assert [n for n in pins if n in PINS and pins[n].version != PINS[n].version] == []
 
 
 def test_it_names_no_index_and_every_file_by_its_hash():

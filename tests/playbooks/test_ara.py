@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.packaging.lock import ARA
 from tests.once import once
 from tests.playbooks.hosts import PLAYBOOKS, Simulated, possible
 from tests.sshd import SSHD, Sshd
@@ -47,7 +48,8 @@ def code(tmp_path_factory):
     """ARA, installed once for all processes of a test run."""
 
     def make(place: Path) -> None:
-        command = [sys.executable, "-m", "pip", "install", "-q", "--target", place, "ara[server]>=1.7"]
+        locked = Path(__file__).parents[1] / ARA
+        command = [sys.executable, "-m", "pip", "install", "-q", "--target", place, "--require-hashes", "-r", locked]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
