@@ -22,6 +22,7 @@ from orchestrator.lab.aptrepo import guest_forward
 from orchestrator.lab.arches import ARCHES, NATIVE
 from orchestrator.lab.console import Console, Line
 from orchestrator.lab.layout import ARGUMENTS, DISK, EFI_VARIABLES, HOST_KEY, INITRD, KERNEL, private_key
+from orchestrator.lab.leash import Leash
 from orchestrator.lab.process import LabError, default_cache, run
 from orchestrator.lab.qmp import Qmp
 from orchestrator.lab.spec import ImageSpec
@@ -78,6 +79,7 @@ class Guest:
         home.mkdir(parents=True, exist_ok=True)
         self.console = Console(home / "console.log")
         self._process: subprocess.Popen[bytes] | None = None
+        self._leash: Leash | None = None
         self._qmp: Qmp | None = None
         self._sockets: Path | None = None
 
@@ -272,6 +274,7 @@ class Guest:
                            fix="run orchestrator.lab.requirements.install()") from error  # fmt: skip
         finally:
             errors.close()
+        self._leash = Leash(self._process.pid)
         try:
             self.console.attach(self._sockets / "console")
             self._qmp = Qmp(self._sockets / "qmp")
@@ -323,6 +326,9 @@ class Guest:
         self.console.detach()
         if self._process is not None and self._process.poll() is not None:
             self._process = None
+            if self._leash is not None:
+                self._leash.release()
+                self._leash = None
         if self._sockets is not None:
             shutil.rmtree(self._sockets, ignore_errors=True)
             self._sockets = None
