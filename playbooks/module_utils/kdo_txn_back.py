@@ -16,7 +16,7 @@ try:
     from ansible.module_utils.kdo_txn_files import GRUB2_CONFIG, GRUB_CONFIG, Refused
     from ansible.module_utils.kdo_txn_fs import remove_quietly, temporary_name
     from ansible.module_utils.kdo_txn_host import boot_id
-    from ansible.module_utils.kdo_txn_undo import Undo
+    from ansible.module_utils.kdo_txn_undo import Undo, grown, strays
 except ImportError:
     import kdo_txn_boot as boot
     import kdo_txn_expect as expectations
@@ -25,7 +25,7 @@ except ImportError:
     from kdo_txn_files import GRUB2_CONFIG, GRUB_CONFIG, Refused
     from kdo_txn_fs import remove_quietly, temporary_name
     from kdo_txn_host import boot_id
-    from kdo_txn_undo import Undo
+    from kdo_txn_undo import Undo, grown, strays
 
 
 def _after_restore(item):
@@ -152,7 +152,10 @@ class RollBack(object):
     def _would(self, tx, choice):
         left = set(choice["leave"])
         items = [item for item in tx.manifest["items"] if item["path"] not in left and not self.tree.same(item)]
-        return [item["path"] for item in items] + self._would_besides(tx, choice["force"])
+        found = [item["path"] for item in items]
+        found += [path for path in tx.manifest["trees"] if path not in left and grown(self.tree, tx.manifest, path)]
+        found += [path for pattern in sorted(tx.manifest["links"]) for path in strays(self.tree, tx.manifest, pattern)]
+        return found + self._would_besides(tx, choice["force"])
 
     def _would_besides(self, tx, force):
         """Kernel values and units that would go back: what :class:`Undo` does with them, only asked."""

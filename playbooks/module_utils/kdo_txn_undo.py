@@ -20,6 +20,26 @@ except ImportError:
     from kdo_txn_host import boot_id, loaded
 
 
+def grown(tree, manifest, path):
+    """What there is below a directory now and was not when the picture was taken, the deepest first."""
+    info = tree.stat(path)
+    if info is None or not stat.S_ISDIR(info.st_mode):
+        return []
+    known = {item["path"] for item in manifest["items"] if item["kind"] != "absent"}
+    return [entry for entry in reversed(tree.walk(path, 100000) or ()) if entry not in known]
+
+
+def strays(tree, manifest, pattern):
+    """Links that a SysV script's pattern matches now and that were not there when the picture was taken."""
+    folder, _, name = pattern.rpartition("/")
+    try:
+        there = fnmatch.filter(sorted(os.listdir(tree.real(folder))), name)
+    except OSError:
+        return []
+    found = [folder + "/" + entry for entry in there]
+    return [path for path in found if path not in manifest["links"][pattern] and os.path.islink(tree.real(path))]
+
+
 class Undo(object):
     """``leave``: paths somebody else owns by now. ``booting``: the unit runs us, the service will load afterwards."""
 
@@ -88,28 +108,21 @@ class Undo(object):
         for item in items:
             if item["path"] not in self.leave:
                 self._try("restore %s" % item["path"], self._item, item)
-        known = {item["path"] for item in items}
         for path in self.manifest["trees"]:
-            self._try("clear %s" % path, self._tree, path, {name for name in known if self._was(name)})
+            self._try("clear %s" % path, self._tree, path)
         for pattern in self.manifest["links"]:
             self._try("clear %s" % pattern, self._links, pattern)
         for path in reversed(self.manifest["folders"]):
             self._try("remove %s" % path, self._folder, path)
 
-    def _was(self, path):
-        return any(item["path"] == path and item["kind"] != "absent" for item in self.manifest["items"])
-
     def _item(self, item):
         if self.tree.restore(item, self.tx.before):
             self.note(item["path"])
 
-    def _tree(self, path, known):
-        info = self.tree.stat(path)
-        if info is None or path in self.leave or not stat.S_ISDIR(info.st_mode):
+    def _tree(self, path):
+        if path in self.leave:
             return
-        for entry in reversed(self.tree.walk(path, 100000) or ()):
-            if entry in known:
-                continue
+        for entry in grown(self.tree, self.manifest, path):
             real = self.tree.real(entry)
             if stat.S_ISDIR(os.lstat(real).st_mode):
                 os.rmdir(real)
@@ -118,17 +131,9 @@ class Undo(object):
             self.note(path)
 
     def _links(self, pattern):
-        folder, _, name = pattern.rpartition("/")
-        try:
-            there = os.listdir(self.tree.real(folder))
-        except OSError:
-            return
-        for entry in there:
-            path = folder + "/" + entry
-            if fnmatch.fnmatch(entry, name) and path not in self.manifest["links"][pattern]:
-                if os.path.islink(self.tree.real(path)):
-                    self.tree.remove(path)
-                    self.note(path)
+        for path in strays(self.tree, self.manifest, pattern):
+            self.tree.remove(path)
+            self.note(path)
 
     def _folder(self, path):
         info = self.tree.stat(path)
