@@ -9,9 +9,9 @@ import pytest
 
 LONG = (
     "test_debian_12_from_unconfigured",
-    "test_every_strategy",
-    "test_the_whole_page",
-    "test_installed_used_and_removed",
+    "test_debian_12_without_kdump_tools",
+    "test_a_good_trial",
+    "test_systemd_boot_starts",
 )
 
 

@@ -47,6 +47,7 @@ def dumped(proofs: list[Proof], *, cpus: int = 1) -> None:
         assert proof.state and proof.policy_hash and proof.plan and proof.console
 
 
+@pytest.mark.lab_full
 def test_every_strategy_that_is_allowed_on_x86_64(artifacts: Path) -> None:
     proofs = rehearse(artifacts, "--arch", "x86_64", "--strategy", "all")
     assert {p.strategy for p in proofs} == {"kdump_reset", "crash_kexec_post_notifiers"}
