@@ -22,9 +22,7 @@ class Outcome(Document, frozen=True, kw_only=True):
     error: dict[str, str] | None = None
     rebooted: bool = False
     put_back: list[str] = []  # rollback: paths, kernel values and units that went back, with --check that would
-    diff: str = (
-        ""  # rollback: the configuration files that went back, as unified diffs; secrets are blanked on the host
-    )
+    diff: str = ""  # rollback: the files that went back, as unified diffs; secrets are blanked on the host
 
 
 class Check(Document, frozen=True, kw_only=True):
