@@ -6,7 +6,7 @@ from __future__ import annotations
 from orchestrator.checks.base import Answer, Subject, check
 from orchestrator.cmdline import values
 from orchestrator.crashkernel import format_size
-from orchestrator.planning.steps import is_masked
+from orchestrator.services import is_masked, is_there, service_of
 
 
 @check("off-memory", "no memory is reserved", enabled=False)
@@ -30,11 +30,9 @@ def off_loaded(s: Subject) -> Answer:
 @check("off-service", "the service does not start", enabled=False)
 def off_service(s: Subject) -> Answer:
     """UnitFileState of the family's service."""
-    found = s.facts.services.get(s.desired.service.removesuffix(".service"))
-    if found is None and any(u.what == "services" for u in s.facts.probe.unseen):
-        return "unknown", "services could not be asked"
-    if found is None or found.load in ("", "not-found"):
-        return "pass", f"{s.desired.service} is not there"
+    found = service_of(s.facts, s.desired.service)
+    if found is None or not is_there(found):
+        return _no_service(s)
     if found.enabled == "enabled":
         return "fail", f"{s.desired.service} is enabled", "kdo apply"
     return "pass", f"{s.desired.service} is {found.enabled or 'not enabled'}"
@@ -45,14 +43,17 @@ def off_mask(s: Subject) -> Answer:
     """UnitFileState of the family's service, where the policy manages masks."""
     if s.decision.settings.mask != "manage":
         return "skip", "the policy leaves masks alone"
-    found = s.facts.services.get(s.desired.service.removesuffix(".service"))
-    if found is None and any(u.what == "services" for u in s.facts.probe.unseen):
-        return "unknown", "services could not be asked"
-    if found is None or found.load in ("", "not-found"):
-        return "pass", f"{s.desired.service} is not there"
+    found = service_of(s.facts, s.desired.service)
+    if found is None or not is_there(found):
+        return _no_service(s)
     if is_masked(found):
         return "pass", f"{s.desired.service} is masked"
     return "fail", f"{s.desired.service} is {found.enabled or found.load}, not masked", "kdo apply"
+
+
+def _no_service(s: Subject) -> Answer:
+    unasked = service_of(s.facts, s.desired.service) is None and any(u.what == "services" for u in s.facts.probe.unseen)
+    return ("unknown", "services could not be asked") if unasked else ("pass", f"{s.desired.service} is not there")
 
 
 @check("off-next-boot", "the next boot reserves nothing", enabled=False)

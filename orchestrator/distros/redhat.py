@@ -22,6 +22,7 @@ from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import DesiredFile, DesiredState
 from orchestrator.documents.platform import Platform
 from orchestrator.errors import InvalidInput
+from orchestrator.services import service_of
 from orchestrator.versions import compare
 
 _APPEND, _REMOVE = "KDUMP_COMMANDLINE_APPEND", "KDUMP_COMMANDLINE_REMOVE"
@@ -175,7 +176,7 @@ class RedHat(Module):
     def _notes(self, decision: Decision, facts: Facts, boot: NextBoot) -> tuple[str, ...]:
         notes = [text for text in (login.note(decision.settings.target, facts),) if text]
         notes += [_AUTO] if "auto" in values(boot.arguments, "crashkernel") else []
-        service = facts.services.get(self.data["service"].removesuffix(".service"))
+        service = service_of(facts, self.data["service"])
         # ExecCondition= leaves a result, the older ConditionKernelCommandLine= a condition. Neither is a failure.
         if service is not None and (service.condition == "no" or service.result == "exec-condition"):
             notes.append(f"{self.data['service']} was skipped at this boot, not started: systemd reports no failure")

@@ -31,6 +31,7 @@ from orchestrator.planning.fingerprint import fingerprint
 from orchestrator.planning.rows import NOTIFIERS, missing, rows
 from orchestrator.policy.decide import ram_of, replace_reservation
 from orchestrator.policy.load import Policy
+from orchestrator.services import service_of
 
 
 def summary(platform: Platform) -> str:
@@ -191,7 +192,7 @@ def _no_reload(facts: Facts) -> Refusal | None:
 def _masked(v: View) -> Refusal | None:
     if v.decision.settings.mask == "manage":
         return None
-    found = v.facts.services.get(v.desired.service.removesuffix(".service"))
+    found = service_of(v.facts, v.desired.service)
     if found is None or not found.enabled.startswith("masked"):
         return None
     return Refusal(
@@ -280,7 +281,7 @@ def _key(
     files = tuple(
         [(f.text, f.sha256, f.mode, f.redacted) if (f := facts.files.get(d.path)) else None for d in desired.files]
     )
-    service = facts.services.get(desired.service.removesuffix(".service"))
+    service = service_of(facts, desired.service)
     return (
         id(decision), id(desired), summary(platform),
         tuple([tuple(values(boot.arguments, key_of(a))) for a in desired.boot_ensure]),

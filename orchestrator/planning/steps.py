@@ -14,10 +14,11 @@ from orchestrator.cmdline import values
 from orchestrator.crashkernel import format_size
 from orchestrator.distros.base import Capture
 from orchestrator.distros.debian import valid_release
-from orchestrator.documents.facts import Facts, Service
+from orchestrator.documents.facts import Facts
 from orchestrator.documents.plan import Change, DesiredState, HostPlan
 from orchestrator.edits import file_change
 from orchestrator.planning.rows import NOTIFIERS, missing, wanted_values
+from orchestrator.services import is_masked, is_there, service_of
 
 # A running reservation may be this much off the wanted one (bytes) without asking for a reboot: kernels align it.
 _SHORT, _LONG = 4 << 20, 16 << 20
@@ -78,28 +79,21 @@ def image(capture: Capture, desired: DesiredState, changes: list[Change]) -> lis
 
 def service(facts: Facts, desired: DesiredState, mask: str) -> list[Change]:
     """The unit on or off as wanted; with ``mask`` = manage also its mask. A package that is installed enables its own."""
-    found = facts.services.get(desired.service.removesuffix(".service"))
-    if desired.presets and any(desired.service.startswith(p) for p in desired.packages) and not is_masked(found):
+    found = service_of(facts, desired.service)
+    masked, managed = is_masked(found), mask == "manage"
+    if desired.presets and any(desired.service.startswith(p) for p in desired.packages) and not masked:
         return []
     state = found.enabled if found is not None and found.enabled else "unknown"
-    verbs, there = list[str](), found is not None and found.load not in ("", "not-found")
-    if mask == "manage" and desired.enabled and is_masked(found):
-        verbs.append("unmask")
-    if desired.enabled != (state == "enabled") and (desired.enabled or state == "enabled"):
-        verbs.append("enable" if desired.enabled else "disable")
-    if mask == "manage" and not desired.enabled and there and not is_masked(found):
-        verbs.append("mask")
-    return [_unit(verb, desired.service, state) for verb in verbs]
+    if desired.enabled:
+        verbs = {"unmask": managed and masked, "enable": state != "enabled"}
+    else:
+        verbs = {"disable": state == "enabled", "mask": managed and is_there(found) and not masked}
+    return [_unit(verb, desired.service, state) for verb, wanted in verbs.items() if wanted]
 
 
 def _unit(verb: str, unit: str, state: str) -> Change:
     why = "nothing may start it" if verb == "mask" else f"it is {state}"
     return Change(kind="service", what=f"{verb} {unit}", why=why, step={"op": f"service-{verb}", "unit": unit})
-
-
-def is_masked(found: Service | None) -> bool:
-    """The unit is masked for good (systemd says masked-runtime of a mask that a reboot takes away)."""
-    return found is not None and (found.enabled or found.load) == "masked"
 
 
 def login(desired: DesiredState) -> list[Change]:

@@ -91,14 +91,6 @@ class RpmTools(Tools):
             self.host.drop(link)
             self.on()
 
-    def unit_mask(self, argv):
-        self.host.link("/etc/systemd/system/" + argv[-1], "/dev/null")
-        self.on()
-
-    def unit_unmask(self, argv):
-        self.host.drop("/etc/systemd/system/" + argv[-1])
-        self.on()
-
     def load_now(self, what):
         self.host.put(LOADED, "1\n")
         self.host.put("/loaded-config", what)

@@ -305,11 +305,11 @@ class Tools:
         self.host.drop(UNIT_LINK)
 
     def unit_mask(self, argv):
-        self.host.link(MASK, "/dev/null")
+        self.host.link("/etc/systemd/system/" + argv[-1], "/dev/null")
         self.on()
 
     def unit_unmask(self, argv):
-        self.host.drop(MASK)
+        self.host.drop("/etc/systemd/system/" + argv[-1])
         self.on()
 
     def units_reload(self, argv):

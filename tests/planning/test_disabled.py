@@ -11,11 +11,14 @@ from orchestrator.policy.load import parse
 from tests.builders import KDUMP_TOOLS, debian, file
 
 K = knowledge()
-OFF = parse(
-    "apiVersion: kdump-orchestrator/v1\nkind: Policy\nmetadata: {name: t}\nspec:\n  default: {disable: a baseline asks for it}\n",
-    "t.yaml",
-    K,
-)
+
+
+def policy(default):
+    text = f"apiVersion: kdump-orchestrator/v1\nkind: Policy\nmetadata: {{name: t}}\nspec:\n  default: {default}\n"
+    return parse(text, "t.yaml", K)
+
+
+OFF = policy("{disable: a baseline asks for it}")
 SNIPPET = "/etc/default/grub.d/zz-kdump-orchestrator.cfg"
 
 
@@ -40,11 +43,8 @@ def test_an_armed_host_loses_everything_and_the_capture_kernel_last():
     assert plan.expect[-1] == {"kind": "value", "path": "/sys/kernel/kexec_crash_loaded", "value": "0"}
 
 
-def masking(policy_default):
-    text = (
-        f"apiVersion: kdump-orchestrator/v1\nkind: Policy\nmetadata: {{name: t}}\nspec:\n  default: {policy_default}\n"
-    )
-    return Pipeline(parse(text, "t.yaml", K), K)
+def masking(default):
+    return Pipeline(policy(default), K)
 
 
 def service_steps(plan):
@@ -106,10 +106,9 @@ def test_the_host_side_accepts_the_steps():
 def off() -> "object":
     facts = debian(arguments="quiet")
     text = KDUMP_TOOLS.replace("USE_KDUMP=1", "USE_KDUMP=0")
-    services = {n: msgspec.structs.replace(s, enabled="disabled") for n, s in facts.services.items()}
     files: dict[str, FileFact] = {**facts.files, "/etc/default/kdump-tools": file(text)}
     kexec = msgspec.structs.replace(facts.kexec, crash_loaded=False, crash_size=0)
-    return msgspec.structs.replace(facts, services=services, files=files, kexec=kexec)
+    return with_service(msgspec.structs.replace(facts, files=files, kexec=kexec), enabled="disabled")
 
 
 def test_nothing_to_do_where_nothing_is_there():

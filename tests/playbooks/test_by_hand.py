@@ -38,6 +38,13 @@ def host(tmp_path):
     return Simulated(tmp_path)
 
 
+def kdo_on(host, verb, *words):
+    """What kdo said and how it ended, with a store of the test's own."""
+    command = [sys.executable, "-m", "orchestrator", verb, "-i", str(host.inventory), *words]
+    command += ["--store", str(host.folder / "store.db")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 @needs_namespace
 def test_apply_is_predicted_done_and_then_nothing_is_left(host):
     plan, before = str(host.plan()), host.picture()
@@ -64,8 +71,7 @@ def test_apply_is_predicted_done_and_then_nothing_is_left(host):
 @needs_namespace
 def test_kdo_and_the_playbook_make_the_same_transaction(host):
     plan = str(host.plan(fingerprint=host.fingerprint()))
-    command = [sys.executable, "-m", "orchestrator", "apply", "-i", str(host.inventory), plan, "-y"]
-    done = subprocess.run([*command, "--store", str(host.folder / "store.db")], capture_output=True, text=True)
+    done = kdo_on(host, "apply", plan, "-y")
     assert "web1: committed" in done.stdout, done.stdout + done.stderr
     again = host.play("apply.yml", "-e", f"kdo_plan={plan}")
     assert again.code == 0 and again.changed() == 0, again.text
@@ -97,39 +103,23 @@ def test_rollback_is_predicted_and_done(host):
 
 @needs_namespace
 def test_kdo_predicts_a_rollback_and_writes_nothing_anywhere(host):
-    store = host.folder / "store.db"
-
-    def kdo(*words):
-        command = [
-            sys.executable,
-            "-m",
-            "orchestrator",
-            "rollback",
-            "-i",
-            str(host.inventory),
-            *words,
-            "--store",
-            str(store),
-        ]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    none = kdo("--check")
+    none = kdo_on(host, "rollback", "--check")
     assert none.returncode == 0 and "web1: nothing\n" in none.stdout, none
     host.play("apply.yml", "-e", f"kdo_plan={host.plan()}")
     now = host.picture()
-    predicted = kdo("--check", "web1")
-    assert predicted.returncode == 0 and host.picture() == now and not store.exists(), predicted
+    predicted = kdo_on(host, "rollback", "--check", "web1")
+    assert predicted.returncode == 0 and host.picture() == now and not (host.folder / "store.db").exists(), predicted
     assert "web1: check\n" in predicted.stdout and "checked only: nothing was changed\n" in predicted.stdout
-    done = kdo("web1", "-y", "--format", "json")
+    done = kdo_on(host, "rollback", "web1", "-y", "--format", "json")
     (back,) = json.loads(done.stdout)["hosts"]
-    assert done.returncode == 0 and back["state"] == "rolled-back" and store.exists(), done
+    assert done.returncode == 0 and back["state"] == "rolled-back" and (host.folder / "store.db").exists(), done
     assert set(back["put_back"]) == {DEFAULTS, SYSCTL, PANIC}
     for path in back["put_back"]:
         assert f"  would go back: {path}\n" in predicted.stdout, predicted.stdout
     for text in (predicted.stdout, back["diff"]):
         assert '-KDUMP_CMDLINE_APPEND="reset_devices nr_cpus=1"' in text and "-kernel.panic = 10" in text
         assert "hunter2" not in text
-    assert host.get(DEFAULTS) == BEFORE and kdo("--check").stdout.startswith("web1: nothing\n")
+    assert host.get(DEFAULTS) == BEFORE and kdo_on(host, "rollback", "--check").stdout.startswith("web1: nothing\n")
 
 
 @needs_namespace
@@ -139,9 +129,8 @@ def test_kdo_says_what_it_does_about_a_transaction_that_was_killed(host):
     rows = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(rows[: next(n for n, row in enumerate(rows) if '"commit"' in row)]))
     now = host.picture()
-    for words, said in ((["--check"], "would be undone first"), (["-y", "--store", "s.db"], "was undone first")):
-        command = [sys.executable, "-m", "orchestrator", "rollback", "-i", str(host.inventory), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=host.folder)
+    for words, said in ((["--check"], "would be undone first"), (["-y"], "was undone first")):
+        done = kdo_on(host, "rollback", *words)
         assert done.returncode == 0 and f"  the unfinished transaction {journal.parent.name} {said}\n" in done.stdout, (
             done
         )
